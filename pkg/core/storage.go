@@ -384,3 +384,7 @@ func updateOnce(ctx context.Context, s Storage, fn func(tx Txn) error) (uint64, 
 	}
 	return tx.Commit(ctx)
 }
+
+// PendingRevision is the revision of a row that the reading [Txn] itself has
+// staged: it exists, and has no revision of its own before the commit.
+const PendingRevision uint64 = 1<<64 - 1
