@@ -34,7 +34,7 @@ setup: ## Check the machine, install what is missing, download every module
 
 build: ## Build the three programs into bin/
 	@mkdir -p bin
-	@go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 test: ## Vet and test everything under the race detector; all that CI needs
 	@scripts/preflight.sh scripts/test.sh

@@ -143,6 +143,21 @@ libpython_package() {
   printf 'libpython%s' "$version"
 }
 
+# Go reads the certificates of the machine to fetch modules. Where they are missing
+# they are installed if possible; it is no reason to stop, since the modules may
+# have been downloaded before.
+provide_certificates() {
+  local file
+  for file in "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/ssl/cert.pem /etc/ssl/ca-bundle.pem /etc/pki/tls/certs/ca-bundle.crt; do
+    [ ! -s "$file" ] || return 0
+  done
+  if may_install; then
+    install ca-certificates
+  else
+    say "no CA certificates: Go cannot download modules until the package ca-certificates is installed"
+  fi
+}
+
 install_missing() {
   may_install || return 0
   [ -n "$cc_found" ] || install gcc libc6-dev
@@ -198,6 +213,7 @@ absent_optional() {
   done
 }
 
+provide_certificates
 if ! check_all; then
   install_missing
   if [ -z "$go_found" ] || [ -z "$cc_found" ] || [ -z "$make_found" ] || [ -z "$py_found" ]; then
