@@ -148,8 +148,8 @@ type QueueStats struct {
 	Delayed  int64 // waiting for their time
 	Leased   int64
 	Dead     int64
-	Enqueued uint64        // since the queue exists
-	Acked    uint64        // since the queue exists
+	Enqueued uint64        // since this Queue was opened
+	Acked    uint64        // since this Queue was opened
 	Oldest   time.Duration // age of the oldest ready item; 0: none
 }
 

@@ -1,0 +1,309 @@
+package cloudlocal
+
+import (
+	"container/heap"
+	"context"
+	"encoding/binary"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rollout-substrate/rollout/pkg/core"
+)
+
+// QueueConfig configures a [Queue]. The zero value of every field but Storage is
+// a usable default.
+type QueueConfig struct {
+	Storage core.Storage     // required; holds every row. Not closed by the queue
+	Objects core.ObjectStore // payloads above InlineBytes; nil: every payload stays in Storage
+	Logger  *slog.Logger     // nil: slog.Default
+
+	InlineBytes int   // payload bytes kept in Storage; default 64 KiB
+	Window      int   // ready items of one priority held in memory; default 32,768
+	MaxHeld     int   // delayed and leased items held in memory, over all queues; default 1,000,000, about 200 bytes each
+	MaxInFlight int64 // payload bytes of enqueue calls that are not durable yet; default 256 MiB
+	Remember    int   // finished idempotency keys remembered for each queue; default 10,000
+
+	MaxAttempts int           // of an item that names none; default 3
+	MaxLosses   int           // of an item that names none; default 5
+	RetryFloor  time.Duration // shortest delay after a failure that may be retried; default 100 ms
+	RetryBase   time.Duration // first bound of the jitter where a hint names none; default 500 ms
+	RetryMax    time.Duration // last bound of the jitter where a hint names none; default 30 s
+}
+
+func (c QueueConfig) withDefaults() QueueConfig {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	defD := func(p *time.Duration, v time.Duration) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&c.InlineBytes, 64<<10)
+	def(&c.Window, 32<<10)
+	def(&c.MaxHeld, 1_000_000)
+	def(&c.Remember, 10_000)
+	def(&c.MaxAttempts, 3)
+	def(&c.MaxLosses, 5)
+	defD(&c.RetryFloor, 100*time.Millisecond)
+	defD(&c.RetryBase, 500*time.Millisecond)
+	defD(&c.RetryMax, 30*time.Second)
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = 256 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Validate returns every setting that cannot work.
+func (c QueueConfig) Validate() core.Violations {
+	c = c.withDefaults()
+	var vs core.Violations
+	add := func(bad bool, key, msg string) {
+		if bad {
+			vs = append(vs, core.Violation{Key: key, Msg: msg})
+		}
+	}
+	add(c.Storage == nil, "Storage", "is missing, give the store that holds the queues")
+	add(c.InlineBytes < 0 || c.InlineBytes > core.MaxValueLen/2, "InlineBytes", "must be between 0 and half of a row's limit")
+	add(c.Window < 16, "Window", "must be at least 16")
+	add(c.MaxHeld < 1, "MaxHeld", "must be at least 1")
+	add(c.MaxInFlight < 1, "MaxInFlight", "must be at least 1")
+	add(c.Remember < 0, "Remember", "must not be negative")
+	add(c.MaxAttempts < 1, "MaxAttempts", "must be at least 1")
+	add(c.MaxLosses < 1, "MaxLosses", "must be at least 1")
+	add(c.RetryFloor < 0 || c.RetryBase < c.RetryFloor || c.RetryMax < c.RetryBase, "RetryFloor", "must not be negative, and RetryFloor <= RetryBase <= RetryMax")
+	return vs
+}
+
+// Queue is a [core.Queue] on a [core.Storage]. Rows are the truth; memory holds
+// an index of what is leased, what waits for a time, and a window of what is
+// ready, refilled by scans, so its size does not follow the length of a queue.
+//
+// Every change has two halves: under mu the items concerned are taken out of the
+// index or marked busy, then the rows are committed without the lock, then the
+// outcome is filed under mu again. A commit is never abandoned half way: it runs
+// to its end even when the caller's context ends, so the index always knows the
+// outcome.
+type Queue struct {
+	cfg     QueueConfig
+	log     *slog.Logger
+	changed chan struct{} // capacity 1: the timeline has a new first element
+	stop    context.CancelFunc
+	done    chan struct{} // closed when the timer's goroutine has ended
+
+	// mu guards everything below and every queueIndex. Held for memory work
+	// only: no storage or object call is made under it.
+	mu       sync.Mutex
+	cond     *sync.Cond // broadcast whenever a call finishes its second half
+	queues   map[string]*queueIndex
+	times    timeline
+	token    uint64
+	released map[core.WorkerID]uint64           // epochs up to this one may hold nothing
+	owners   map[core.WorkerID]map[*leased]bool // leases by owner
+	ownBusy  map[core.WorkerID]int              // calls of an owner between their halves
+	inFlight int64
+	held     int // delayed and leased items
+	closed   bool
+}
+
+var _ core.Queue = (*Queue)(nil)
+
+// OpenQueue loads every queue of cfg.Storage. One Queue at a time may be open on
+// a store; whoever opens the store exclusively gets that for free.
+func OpenQueue(ctx context.Context, cfg QueueConfig) (*Queue, error) {
+	if err := cfg.Validate().Err("queue: open"); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	q := &Queue{
+		cfg: cfg, log: cfg.Logger,
+		changed: make(chan struct{}, 1), done: make(chan struct{}),
+		queues:   make(map[string]*queueIndex),
+		released: make(map[core.WorkerID]uint64),
+		owners:   make(map[core.WorkerID]map[*leased]bool),
+		ownBusy:  make(map[core.WorkerID]int),
+	}
+	q.cond = sync.NewCond(&q.mu)
+	opens, err := countOpen(ctx, cfg.Storage)
+	if err != nil {
+		return nil, err
+	}
+	// Tokens of different openings can never meet: 2^40 grants fit in one.
+	q.token = opens << 40
+	if err := q.load(ctx); err != nil {
+		return nil, err
+	}
+	run, stop := context.WithCancel(context.Background())
+	q.stop = stop
+	go q.keepTime(run)
+	return q, nil
+}
+
+// countOpen raises the durable count of openings and returns it.
+func countOpen(ctx context.Context, s core.Storage) (uint64, error) {
+	key := core.NewKey(core.NamespaceQueue, "", "opens")
+	var n uint64
+	_, err := core.Update(ctx, s, func(tx core.Txn) error {
+		es, err := tx.GetMany(ctx, key)
+		if err != nil {
+			return err
+		}
+		n = 1
+		if es[0].Exists() {
+			if len(es[0].Value) != 8 {
+				return core.Errorf("queue: open", core.CodeCorrupt, "row %q has %d bytes, not 8", key, len(es[0].Value))
+			}
+			n += binary.BigEndian.Uint64(es[0].Value)
+		}
+		return tx.Put(key, binary.BigEndian.AppendUint64(nil, n))
+	})
+	return n, core.WithOp("queue: open", err)
+}
+
+// Close ends waiting calls and the timer and waits for changes under way. The
+// Storage stays open.
+func (q *Queue) Close() error {
+	q.mu.Lock()
+	q.closed = true
+	for _, ix := range q.queues {
+		ix.wake(len(ix.waiters))
+	}
+	q.cond.Broadcast()
+	for q.anyBusy() {
+		q.cond.Wait()
+	}
+	q.mu.Unlock()
+	q.stop()
+	<-q.done
+	return nil
+}
+
+func (q *Queue) anyBusy() bool {
+	for _, ix := range q.queues {
+		if ix.busy > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func errClosed(op string) error { return core.Errorf(op, core.CodeClosed, "the queue is closed") }
+
+// checkName refuses names that could not be printed or typed.
+func checkName(op, name string) error {
+	ok := len(name) > 0 && len(name) <= core.MaxQueueNameLen
+	for i := 0; ok && i < len(name); i++ {
+		c := name[i]
+		ok = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-_./", c) >= 0
+	}
+	if !ok {
+		return core.Errorf(op, core.CodeInvalidArgument, "queue name %.64q must have 1 to %d letters, digits, or any of -_./", name, core.MaxQueueNameLen)
+	}
+	return nil
+}
+
+// enter starts a change of one queue: it waits out a purge, counts the call busy
+// and returns with mu held. A nil index means that the error is the answer and mu
+// is not held.
+func (q *Queue) enter(op, name string, create bool) (*queueIndex, error) {
+	if err := checkName(op, name); err != nil {
+		return nil, err
+	}
+	q.mu.Lock()
+	for {
+		if q.closed {
+			q.mu.Unlock()
+			return nil, errClosed(op)
+		}
+		ix := q.queues[name]
+		if ix == nil && create {
+			ix = newQueueIndex(name)
+			q.queues[name] = ix
+		}
+		if ix == nil || !ix.purging {
+			if ix != nil {
+				ix.busy++
+			}
+			return ix, nil
+		}
+		q.cond.Wait()
+	}
+}
+
+// exit ends what enter began. mu is held on entry and released on return.
+func (q *Queue) exit(ix *queueIndex) {
+	ix.busy--
+	q.cond.Broadcast()
+	q.mu.Unlock()
+}
+
+// hold files a lease in the index. mu is held.
+func (q *Queue) hold(ix *queueIndex, l *leased) {
+	ix.leases[l.place.id] = l
+	set := q.owners[l.lease.Owner]
+	if set == nil {
+		set = make(map[*leased]bool)
+		q.owners[l.lease.Owner] = set
+	}
+	set[l] = true
+	q.held++
+	if !l.deadline.IsZero() {
+		q.schedule(waiting{at: l.deadline, q: ix, place: l.place, token: l.lease.Token})
+	}
+}
+
+// drop removes a lease from the index. mu is held.
+func (q *Queue) drop(ix *queueIndex, l *leased) {
+	delete(ix.leases, l.place.id)
+	if set := q.owners[l.lease.Owner]; set != nil {
+		delete(set, l)
+		if len(set) == 0 {
+			delete(q.owners, l.lease.Owner)
+		}
+	}
+	q.held--
+}
+
+// schedule adds to the timeline and tells the timer when its next wake-up moved.
+// mu is held.
+func (q *Queue) schedule(w waiting) {
+	q.compact()
+	heap.Push(&q.times, w)
+	if q.times[0].at.Equal(w.at) {
+		select {
+		case q.changed <- struct{}{}:
+		default: // the timer has been told already and will look at the newest state
+		}
+	}
+}
+
+// delay returns when a failed item is tried again; zero means at once.
+func (q *Queue) delay(hint core.RetryHint, attempts int) time.Duration {
+	switch hint.Kind {
+	case core.RetryAfter:
+		return max(hint.After, q.cfg.RetryFloor)
+	case core.RetryNow:
+		return q.cfg.RetryFloor
+	}
+	base, limit := hint.Base, hint.Max
+	if base <= 0 {
+		base = q.cfg.RetryBase
+	}
+	if limit < base {
+		limit = max(base, q.cfg.RetryMax)
+	}
+	bound := base
+	for i := 1; i < attempts && bound < limit; i++ {
+		bound *= 2
+	}
+	// Full jitter spreads items that failed together over the whole interval.
+	return max(q.cfg.RetryFloor, time.Duration(rand.Int64N(int64(min(bound, limit))+1)))
+}

@@ -1,0 +1,285 @@
+package cloudlocal
+
+import (
+	"container/heap"
+	"context"
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"github.com/rollout-substrate/rollout/pkg/core"
+)
+
+// load builds the index from the rows of every queue.
+func (q *Queue) load(ctx context.Context) error {
+	names := core.NewKey(core.NamespaceQueue, "", "q")
+	for e, err := range q.cfg.Storage.Iterate(ctx, names, core.ScanOptions{}) {
+		if err != nil {
+			return core.WithOp("queue: load", err)
+		}
+		if len(e.Key.Path) != 3 {
+			return core.Errorf("queue: load", core.CodeCorrupt, "row %q does not name a queue", e.Key)
+		}
+		ld, err := q.loadQueue(ctx, e.Key.Path[2])
+		if err != nil {
+			return core.WithOp("queue: load", err)
+		}
+		q.mu.Lock()
+		q.adopt(ld)
+		q.mu.Unlock()
+	}
+	return nil
+}
+
+// loadedQueue is a queue read from its rows, not yet part of the index.
+type loadedQueue struct {
+	ix      *queueIndex
+	leases  []*leased
+	delayed []waiting
+}
+
+// adopt makes a loaded queue part of the index. mu is held.
+func (q *Queue) adopt(ld *loadedQueue) {
+	q.queues[ld.ix.name] = ld.ix
+	for _, l := range ld.leases {
+		q.hold(ld.ix, l)
+	}
+	for _, w := range ld.delayed {
+		ld.ix.delayed[w.place.id] = w.place
+		q.held++
+		q.schedule(w)
+	}
+}
+
+// loadQueue reads one queue. It touches nothing of q but its configuration.
+func (q *Queue) loadQueue(ctx context.Context, name string) (*loadedQueue, error) {
+	ix := newQueueIndex(name)
+	ld := &loadedQueue{ix: ix}
+	states, err := q.loadStates(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := q.loadItems(ctx, ld, states); err != nil {
+		return nil, err
+	}
+	if err := q.loadRest(ctx, ix); err != nil {
+		return nil, err
+	}
+	es, err := q.cfg.Storage.GetMany(ctx, rowKey(name, rowHigh))
+	if err != nil {
+		return nil, err
+	}
+	if es[0].Exists() {
+		if len(es[0].Value) != 8 {
+			return nil, core.Errorf("queue: load", core.CodeCorrupt, "row %q has %d bytes, not 8", es[0].Key, len(es[0].Value))
+		}
+		ix.high = core.ItemID(binary.BigEndian.Uint64(es[0].Value))
+	}
+	// Numbers up to high may have been used by items that are gone.
+	ix.next = max(ix.next, ix.high+1)
+	return ld, nil
+}
+
+func (q *Queue) loadStates(ctx context.Context, name string) (map[place]stateRecord, error) {
+	states := make(map[place]stateRecord)
+	for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(name, rowState), core.ScanOptions{}) {
+		if err != nil {
+			return nil, err
+		}
+		p, err := placeOf(e.Key)
+		if err != nil {
+			return nil, err
+		}
+		st, err := decodeState(e.Key, e.Value)
+		if err != nil {
+			return nil, err
+		}
+		st.History = nil // read again from its row when it is needed
+		states[p] = st
+	}
+	return states, nil
+}
+
+func placeOf(k core.Key) (place, error) {
+	if len(k.Path) != 3 {
+		return place{}, core.Errorf("queue: read row", core.CodeCorrupt, "row %q has no place", k)
+	}
+	return parsePlace(k.Path[2])
+}
+
+// loadItems files every item by its state. Leases keep their owner and token, so
+// an owner that outlived the restart goes on with them.
+func (q *Queue) loadItems(ctx context.Context, ld *loadedQueue, states map[place]stateRecord) error {
+	ix, now := ld.ix, time.Now()
+	for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(ix.name, rowItem), core.ScanOptions{}) {
+		if err != nil {
+			return err
+		}
+		p, err := placeOf(e.Key)
+		if err != nil {
+			return err
+		}
+		ix.next = max(ix.next, p.id+1)
+		st, tried := states[p]
+		delete(states, p)
+		switch {
+		case st.Token != 0:
+			item, err := decodeItem(e.Key, e.Value)
+			if err != nil {
+				return err
+			}
+			ld.leases = append(ld.leases, leasedOf(ix.name, p, item, st, q.cfg))
+		case st.NotBeforeMS > now.UnixMilli():
+			ld.delayed = append(ld.delayed, waiting{at: time.UnixMilli(st.NotBeforeMS), q: ix, place: p})
+		default:
+			ix.arrive(p, tried, q.cfg.Window)
+		}
+	}
+	for p := range states {
+		return core.Errorf("queue: load", core.CodeCorrupt, "queue %q: item %d has a state but no item row", ix.name, p.id)
+	}
+	return nil
+}
+
+// leasedOf rebuilds a lease from its rows.
+func leasedOf(queue string, p place, item itemRecord, st stateRecord, cfg QueueConfig) *leased {
+	l := &leased{
+		lease:    core.Lease{Queue: queue, Item: p.id, Epoch: st.Epoch, Token: st.Token},
+		place:    p,
+		attempts: st.Attempts, losses: st.Losses,
+		maxA: orDefault(item.MaxAttempts, cfg.MaxAttempts), maxL: orDefault(item.MaxLosses, cfg.MaxLosses),
+		key: item.Key, size: item.Size, deadline: timeOfMS(st.DeadlineMS),
+	}
+	copy(l.lease.Owner[:], st.Owner)
+	return l
+}
+
+func orDefault(v, def int) int {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+// loadRest counts dead items and lists finished idempotency keys by age.
+func (q *Queue) loadRest(ctx context.Context, ix *queueIndex) error {
+	for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(ix.name, rowDead), core.ScanOptions{}) {
+		if err != nil {
+			return err
+		}
+		if len(e.Key.Path) != 3 {
+			return core.Errorf("queue: load", core.CodeCorrupt, "row %q has no number", e.Key)
+		}
+		n, err := parseNumber(e.Key.Path[2])
+		if err != nil {
+			return err
+		}
+		ix.next = max(ix.next, core.ItemID(n)+1)
+		ix.dead++
+	}
+	type finished struct {
+		key string
+		at  int64
+	}
+	var done []finished
+	for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(ix.name, rowIdem), core.ScanOptions{}) {
+		if err != nil {
+			return err
+		}
+		r, err := decodeIdem(e.Key, e.Value)
+		if err != nil {
+			return err
+		}
+		if r.DoneMS != 0 && len(e.Key.Path) == 3 {
+			done = append(done, finished{e.Key.Path[2], r.DoneMS})
+		}
+	}
+	slices.SortStableFunc(done, func(a, b finished) int { return int(min(max(a.at-b.at, -1), 1)) })
+	for _, f := range done {
+		ix.done = append(ix.done, f.key)
+	}
+	return nil
+}
+
+// refill loads the next window of a lane. It is called with mu held and returns
+// with mu held; the scan itself runs without it.
+func (q *Queue) refill(ctx context.Context, ix *queueIndex, l *lane) error {
+	if l.refilling {
+		q.cond.Wait()
+		return nil
+	}
+	l.refilling = true
+	from := place{prio: l.prio, id: l.loaded}
+	q.mu.Unlock()
+	found, full, err := q.scanWindow(ctx, ix.name, from)
+	q.mu.Lock()
+	l.refilling = false
+	arrived := l.arrived
+	l.arrived = nil
+	q.cond.Broadcast()
+	if err != nil {
+		return err
+	}
+	if len(found) > 0 {
+		l.loaded = found[len(found)-1].id
+	}
+	known := make(map[core.ItemID]bool, len(found))
+	add := func(r readyItem) {
+		if _, delayed := ix.delayed[r.id]; delayed || known[r.id] || ix.inFlight(r.id) {
+			return
+		}
+		known[r.id] = true
+		heap.Push(&l.ready, r)
+		l.disk--
+	}
+	for _, r := range found {
+		add(r)
+	}
+	for _, r := range arrived {
+		if r.id <= l.loaded {
+			add(r)
+		}
+	}
+	if !full && len(arrived) == 0 {
+		l.disk = 0 // the lane's end was reached and nothing came meanwhile
+	}
+	return nil
+}
+
+// scanWindow reads the places behind from in its lane, and which of them have a
+// state row. full tells that there may be more.
+func (q *Queue) scanWindow(ctx context.Context, queue string, from place) (found []readyItem, full bool, err error) {
+	lanePrefix := from.segment()[:4]
+	for _, row := range []string{rowItem, rowState} {
+		after := rowKey(queue, row, from.segment())
+		n := 0
+		for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(queue, row), core.ScanOptions{After: &after, Limit: q.cfg.Window}) {
+			if err != nil {
+				return nil, false, core.WithOp("queue: refill", err)
+			}
+			p, err := placeOf(e.Key)
+			if err != nil {
+				return nil, false, err
+			}
+			if e.Key.Path[2][:4] != lanePrefix {
+				break
+			}
+			if row == rowItem {
+				found = append(found, readyItem{id: p.id})
+				n++
+				continue
+			}
+			i, ok := slices.BinarySearchFunc(found, p.id, func(r readyItem, id core.ItemID) int { return int(int64(r.id) - int64(id)) })
+			if ok {
+				found[i].tried = true
+			}
+			if i == len(found) {
+				break
+			}
+		}
+		if row == rowItem {
+			full = n == q.cfg.Window
+		}
+	}
+	return found, full, nil
+}
