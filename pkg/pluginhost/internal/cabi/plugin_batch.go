@@ -1,0 +1,85 @@
+package cabi
+
+import (
+	"context"
+
+	"github.com/rollout-substrate/rollout/pkg/core"
+)
+
+// CallBatch runs one method for many payloads, through the plugin's call_batch
+// where it has one. The error is set only when no payload was answered.
+func (p *Plugin) CallBatch(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
+	results := make([]core.CallResult, 0, len(payloads))
+	for len(results) < len(payloads) {
+		rest := payloads[len(results):]
+		part, err := p.callPart(ctx, method, rest[:partLen(rest)])
+		switch {
+		case err == nil:
+			results = append(results, part...)
+		case len(results) == 0:
+			return nil, err
+		default:
+			for len(results) < len(payloads) {
+				results = append(results, core.CallResult{Err: err})
+			}
+		}
+	}
+	return results, nil
+}
+
+// partLen bounds one crossing by the bytes that it copies.
+func partLen(payloads [][]byte) int {
+	total := 0
+	for i, b := range payloads {
+		total += len(b)
+		if total > core.MaxCallPayload && i > 0 {
+			return i
+		}
+	}
+	return len(payloads)
+}
+
+// callPart answers a part of a batch. The error is set when nothing of the part
+// was answered.
+func (p *Plugin) callPart(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
+	if p.code.HasBatch() {
+		return p.callNative(ctx, method, payloads)
+	}
+	results := make([]core.CallResult, len(payloads))
+	for i, payload := range payloads {
+		out, err := p.Call(ctx, method, payload)
+		if i == 0 && stopsAll(err) {
+			return nil, err
+		}
+		results[i] = core.CallResult{Result: out, Err: err}
+	}
+	return results, nil
+}
+
+// stopsAll tells whether err concerns every call of the plugin, not one payload.
+func stopsAll(err error) bool {
+	switch core.CodeOf(err) {
+	case core.CodePluginPoisoned, core.CodeClosed, core.CodeCanceled, core.CodeDeadlineExceeded:
+		return err != nil
+	}
+	return false
+}
+
+func (p *Plugin) callNative(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
+	if _, ok := ctx.Deadline(); !ok {
+		if err := p.enter(ctx); err != nil {
+			return nil, err
+		}
+		defer p.leave()
+		return p.code.CallBatch(method, payloads)
+	}
+	kept := make([][]byte, len(payloads))
+	for i, payload := range payloads {
+		kept[i] = append([]byte(nil), payload...)
+	}
+	a, err := p.run(ctx, func() (answer, error) {
+		results, err := p.code.CallBatch(method, kept)
+		return answer{results: results}, err
+	})
+	return a.results, err
+}

@@ -1,0 +1,2 @@
+/* A library that is no plugin. */
+int nothing_here(void) { return 0; }
