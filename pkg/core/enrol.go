@@ -9,6 +9,11 @@ type Enrolment struct {
 	Token     Secret // the join token; empty for a renewal
 	Renewal   bool   // the caller showed a valid certificate of this id and key owner
 	Addr      string // where the request came from, for the log
+	// HeldKey is the public key of the certificate that the caller of a renewal
+	// showed, PKIX, DER. An id that is bound to another key by now is
+	// [CodePermissionDenied], so that a forgotten machine cannot take its id back.
+	// Empty: not compared.
+	HeldKey []byte
 }
 
 // Enroller decides who may become a worker. It issues nothing itself.
