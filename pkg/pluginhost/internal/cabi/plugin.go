@@ -75,11 +75,7 @@ type answer struct {
 // plugin.
 func (p *Plugin) Call(ctx context.Context, method string, payload []byte) ([]byte, error) {
 	if _, ok := ctx.Deadline(); !ok {
-		if err := p.enter(ctx); err != nil {
-			return nil, err
-		}
-		defer p.leave()
-		return p.code.Call(method, payload)
+		return p.CallHere(ctx, method, payload)
 	}
 	// The caller may take its payload back before C has returned.
 	kept, _ := p.copies.Get().(*[]byte)
@@ -95,6 +91,16 @@ func (p *Plugin) Call(ctx context.Context, method string, payload []byte) ([]byt
 		return answer{result: out}, err
 	})
 	return a.result, err
+}
+
+// CallHere runs one method on this goroutine. The end of ctx ends the waiting for
+// the call's turn, never the call, and poisons nothing.
+func (p *Plugin) CallHere(ctx context.Context, method string, payload []byte) ([]byte, error) {
+	if err := p.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer p.leave()
+	return p.code.Call(method, payload)
 }
 
 // enter waits for a slot.

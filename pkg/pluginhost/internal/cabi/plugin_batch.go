@@ -6,13 +6,28 @@ import (
 	"github.com/rollout-substrate/rollout/pkg/core"
 )
 
+// caller makes the calls of a batch: [Plugin.Call] and its like.
+type caller struct {
+	one  func(ctx context.Context, method string, payload []byte) ([]byte, error)
+	many func(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error)
+}
+
 // CallBatch runs one method for many payloads, through the plugin's call_batch
 // where it has one. The error is set only when no payload was answered.
 func (p *Plugin) CallBatch(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
+	return p.callBatch(ctx, method, payloads, caller{one: p.Call, many: p.callNative})
+}
+
+// CallBatchHere is [Plugin.CallBatch] in the manner of [Plugin.CallHere].
+func (p *Plugin) CallBatchHere(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
+	return p.callBatch(ctx, method, payloads, caller{one: p.CallHere, many: p.callNativeHere})
+}
+
+func (p *Plugin) callBatch(ctx context.Context, method string, payloads [][]byte, c caller) ([]core.CallResult, error) {
 	results := make([]core.CallResult, 0, len(payloads))
 	for len(results) < len(payloads) {
 		rest := payloads[len(results):]
-		part, err := p.callPart(ctx, method, rest[:partLen(rest)])
+		part, err := p.callPart(ctx, method, rest[:partLen(rest)], c)
 		switch {
 		case err == nil:
 			results = append(results, part...)
@@ -41,13 +56,13 @@ func partLen(payloads [][]byte) int {
 
 // callPart answers a part of a batch. The error is set when nothing of the part
 // was answered.
-func (p *Plugin) callPart(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
+func (p *Plugin) callPart(ctx context.Context, method string, payloads [][]byte, c caller) ([]core.CallResult, error) {
 	if p.code.HasBatch() {
-		return p.callNative(ctx, method, payloads)
+		return c.many(ctx, method, payloads)
 	}
 	results := make([]core.CallResult, len(payloads))
 	for i, payload := range payloads {
-		out, err := p.Call(ctx, method, payload)
+		out, err := c.one(ctx, method, payload)
 		if i == 0 && stopsAll(err) {
 			return nil, err
 		}
@@ -65,13 +80,17 @@ func stopsAll(err error) bool {
 	return false
 }
 
+func (p *Plugin) callNativeHere(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
+	if err := p.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer p.leave()
+	return p.code.CallBatch(method, payloads)
+}
+
 func (p *Plugin) callNative(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
 	if _, ok := ctx.Deadline(); !ok {
-		if err := p.enter(ctx); err != nil {
-			return nil, err
-		}
-		defer p.leave()
-		return p.code.CallBatch(method, payloads)
+		return p.callNativeHere(ctx, method, payloads)
 	}
 	kept := make([][]byte, len(payloads))
 	for i, payload := range payloads {
