@@ -1,7 +1,9 @@
 package cloudlocal
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -17,55 +19,56 @@ type taken struct {
 }
 
 // Dequeue implements [core.Queue].
-func (q *Queue) Dequeue(ctx context.Context, queue string, opts core.DequeueOptions) ([]core.LeasedItem, error) {
+func (q *Queue) Dequeue(ctx context.Context, opts core.DequeueOptions) ([]core.LeasedItem, error) {
 	const op = "queue: dequeue"
-	if opts.MaxItems < 1 || opts.Owner.IsZero() || opts.Wait < 0 || opts.LeaseFor < 0 || opts.MaxBytes < 0 {
-		return nil, core.Errorf(op, core.CodeInvalidArgument, "an owner and at least one item must be asked for, and no budget may be negative")
+	if opts.MaxItems < 1 || opts.Owner.IsZero() || opts.Wait < 0 || opts.LeaseFor < 0 || opts.MaxBytes < 0 || len(opts.Queues) == 0 {
+		return nil, core.Errorf(op, core.CodeInvalidArgument, "a queue, an owner and at least one item must be asked for, and no budget may be negative")
+	}
+	for _, name := range opts.Queues {
+		if err := checkName(op, name); err != nil {
+			return nil, err
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, core.Wrap(op, core.CodeCanceled, err)
 	}
 	deadline := time.Now().Add(opts.Wait)
 	for {
-		items, wake, err := q.tryDequeue(ctx, queue, opts)
-		if err != nil || len(items) > 0 || wake == nil {
-			return items, core.WithOp(op, err)
+		for _, name := range opts.Queues {
+			items, err := q.tryDequeue(ctx, name, opts)
+			if err != nil || len(items) > 0 {
+				return items, core.WithOp(op, err)
+			}
 		}
-		ok, err := q.await(ctx, queue, wake, time.Until(deadline))
+		if opts.Wait == 0 {
+			return []core.LeasedItem{}, nil
+		}
+		ok, err := q.await(ctx, opts.Queues, time.Until(deadline))
 		if err != nil || !ok {
 			return []core.LeasedItem{}, core.WithOp(op, err)
 		}
 	}
 }
 
-// tryDequeue leases what is there. When nothing is and the caller may wait it
-// returns the channel that is closed when it should look again.
-func (q *Queue) tryDequeue(ctx context.Context, queue string, opts core.DequeueOptions) ([]core.LeasedItem, chan struct{}, error) {
-	ix, err := q.enter("queue: dequeue", queue, opts.Wait > 0)
+// tryDequeue leases what is there in one queue.
+func (q *Queue) tryDequeue(ctx context.Context, queue string, opts core.DequeueOptions) ([]core.LeasedItem, error) {
+	ix, err := q.enter("queue: dequeue", queue, false)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if ix == nil {
 		q.mu.Unlock()
-		return []core.LeasedItem{}, nil, nil
+		return nil, nil
 	}
 	if opts.Epoch <= q.released[opts.Owner] {
 		q.exit(ix)
-		return nil, nil, core.Errorf("queue: dequeue", core.CodeFenced, "epoch %d of worker %s is over", opts.Epoch, opts.Owner)
+		return nil, core.Errorf("queue: dequeue", core.CodeFenced, "epoch %d of worker %s is over", opts.Epoch, opts.Owner)
 	}
 	picked, err := q.pick(ctx, ix, opts.MaxItems)
-	if err != nil {
+	if err != nil || len(picked) == 0 {
 		q.putBack(ix, picked)
 		q.exit(ix)
-		return nil, nil, err
-	}
-	if len(picked) == 0 {
-		var wake chan struct{}
-		if opts.Wait > 0 {
-			wake = ix.join()
-		}
-		q.exit(ix)
-		return nil, wake, nil
+		return nil, err
 	}
 	firstToken := q.token + 1
 	q.token += uint64(len(picked))
@@ -88,7 +91,7 @@ func (q *Queue) tryDequeue(ctx context.Context, queue string, opts core.DequeueO
 		// Everything picked turned out unreadable: look again at once.
 		return q.tryDequeue(ctx, queue, opts)
 	}
-	return got.items(), nil, err
+	return got.items(), err
 }
 
 // pick takes up to n ready items out of the index, refilling its window from
@@ -258,23 +261,107 @@ func (q *Queue) fetch(ctx context.Context, item *itemRecord) error {
 	return err
 }
 
-// await waits for a wake-up. It reports false when the time is over.
-func (q *Queue) await(ctx context.Context, queue string, wake chan struct{}, wait time.Duration) (bool, error) {
+// await waits until one of the queues has something new. It reports false when
+// the time is over. What came between the caller's look and now is seen, because
+// the queues are looked at again under the lock that the waiter joins under.
+func (q *Queue) await(ctx context.Context, queues []string, wait time.Duration) (bool, error) {
+	w := &waiter{ch: make(chan struct{})}
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return false, errClosed("queue: dequeue")
+	}
+	for _, name := range queues {
+		ix := q.queues[name]
+		if ix == nil {
+			ix = newQueueIndex(name)
+			q.queues[name] = ix
+		}
+		if ix.readyCount() > 0 && !ix.purging {
+			q.leave(w, queues)
+			q.mu.Unlock()
+			return true, nil
+		}
+		ix.waiters = append(ix.waiters, w)
+	}
+	q.mu.Unlock()
+
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	var err error
+	woken := false
 	select {
-	case <-wake:
-		return true, nil
+	case <-w.ch:
+		woken = true
 	case <-ctx.Done():
 		err = core.Wrap("queue: dequeue", core.CodeCanceled, ctx.Err())
 	case <-timer.C:
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if ix := q.queues[queue]; ix != nil && !ix.leave(wake) {
+	q.leave(w, queues)
+	if !woken && w.woken {
 		// The wake-up came at the same moment: another waiter gets it.
-		ix.wake(1)
+		for _, name := range queues {
+			if ix := q.queues[name]; ix != nil {
+				ix.wake(1)
+			}
+		}
 	}
-	return false, err
+	return woken, err
+}
+
+// leave removes a waiter from every queue that it joined. mu is held.
+func (q *Queue) leave(w *waiter, queues []string) {
+	for _, name := range queues {
+		if ix := q.queues[name]; ix != nil {
+			ix.waiters = slices.DeleteFunc(ix.waiters, func(o *waiter) bool { return o == w })
+		}
+	}
+}
+
+// Held implements [core.Queue].
+func (q *Queue) Held(ctx context.Context, owner core.WorkerID, epoch uint64) ([]core.LeasedItem, error) {
+	const op = "queue: held"
+	if err := ctx.Err(); err != nil {
+		return nil, core.Wrap(op, core.CodeCanceled, err)
+	}
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return nil, errClosed(op)
+	}
+	var held []*leased
+	for l := range q.owners[owner] {
+		if l.lease.Epoch == epoch {
+			held = append(held, l)
+		}
+	}
+	q.mu.Unlock()
+	slices.SortFunc(held, func(a, b *leased) int {
+		return cmp.Or(cmp.Compare(a.lease.Queue, b.lease.Queue), cmp.Compare(a.lease.Item, b.lease.Item))
+	})
+	out := []core.LeasedItem{}
+	for _, l := range held {
+		seg := l.place.segment()
+		rows, err := q.cfg.Storage.GetMany(ctx, rowKey(l.lease.Queue, rowItem, seg), rowKey(l.lease.Queue, rowState, seg))
+		if err != nil {
+			return nil, core.WithOp(op, err)
+		}
+		if !rows[0].Exists() || !rows[1].Exists() {
+			continue // finished while it was being read
+		}
+		item, state, _, err := readRows(rows, taken{place: l.place, tried: true})
+		if err != nil {
+			return nil, core.WithOp(op, err)
+		}
+		if state.Token != l.lease.Token {
+			continue
+		}
+		if err := q.fetch(ctx, &item); err != nil {
+			return nil, core.WithOp(op, err)
+		}
+		out = append(out, granted{leased: []grant{{l, item, state}}}.items()...)
+	}
+	return out, nil
 }

@@ -90,7 +90,7 @@ type queueIndex struct {
 	busy      int  // calls between their two halves
 	reserving bool // a call is storing a reservation of numbers
 	purging   bool // a purge waits for busy to be 0 or removes rows
-	waiters   []chan struct{}
+	waiters   []*waiter
 	done      []string // finished idempotency keys, oldest first
 
 	// inflight holds the numbers given to enqueue calls whose commit has not
@@ -168,32 +168,24 @@ func (q *queueIndex) readyCount() int64 {
 	return n
 }
 
+// waiter is a call that waits for items of one or more queues. Its fields are
+// guarded by Queue.mu.
+type waiter struct {
+	ch    chan struct{} // closed when it should look again
+	woken bool
+}
+
 // wake lets up to n waiting calls look again.
 func (q *queueIndex) wake(n int) {
 	for n > 0 && len(q.waiters) > 0 {
-		close(q.waiters[0])
+		w := q.waiters[0]
 		q.waiters = q.waiters[1:]
-		n--
-	}
-}
-
-// join adds a waiter; its channel is closed when it should look again.
-func (q *queueIndex) join() chan struct{} {
-	ch := make(chan struct{})
-	q.waiters = append(q.waiters, ch)
-	return ch
-}
-
-// leave removes a waiter that stopped waiting. It reports false when the waiter
-// was woken already and must pass the wake-up on.
-func (q *queueIndex) leave(ch chan struct{}) bool {
-	for i, w := range q.waiters {
-		if w == ch {
-			q.waiters = slices.Delete(q.waiters, i, i+1)
-			return true
+		if !w.woken {
+			w.woken = true
+			close(w.ch)
+			n--
 		}
 	}
-	return false
 }
 
 // timeline orders what waits for a time.

@@ -57,6 +57,7 @@ type LeasedItem struct {
 
 // DequeueOptions is what a consumer asks for.
 type DequeueOptions struct {
+	Queues   []string      // required: the queues to look in, in this order
 	Owner    WorkerID      // required
 	Epoch    uint64        // the owner's epoch
 	MaxItems int           // required, at least 1
@@ -178,10 +179,15 @@ type Queue interface {
 	// Enqueue adds items, all or none, and returns one answer for each, in order.
 	Enqueue(ctx context.Context, queue string, items []NewItem) ([]Enqueued, error)
 
-	// Dequeue leases up to a budget of items to an owner. It waits up to
-	// opts.Wait for the first and returns an empty slice when none came. When ctx
-	// ends after items were leased they are returned all the same.
-	Dequeue(ctx context.Context, queue string, opts DequeueOptions) ([]LeasedItem, error)
+	// Dequeue leases up to a budget of items to an owner, all from the first of
+	// opts.Queues that has any. It waits up to opts.Wait for the first item and
+	// returns an empty slice when none came. When ctx ends after items were leased
+	// they are returned all the same. A released epoch is CodeFenced.
+	Dequeue(ctx context.Context, opts DequeueOptions) ([]LeasedItem, error)
+
+	// Held returns the items that an owner's epoch holds now, with their
+	// payloads, in the order of queue and number.
+	Held(ctx context.Context, owner WorkerID, epoch uint64) ([]LeasedItem, error)
 
 	// Extend sets the deadline of leases to now + life. The answer holds one
 	// element for each lease: nil or CodeLeaseLost.

@@ -71,6 +71,8 @@ func QueueChecks() []QueueCheck {
 		{Rule: "an idempotency key admits one item, also after it is finished", Check: checkIdempotency},
 		{Rule: "the budget of items and bytes is kept, and a large item still comes", Check: checkBudget},
 		{Rule: "dequeue waits for a first item", Check: checkWait},
+		{Rule: "dequeue takes from the first queue that has items, and waits on all", Check: checkManyQueues},
+		{Rule: "held shows what an owner's epoch holds", Check: checkHeld, reopen: true},
 		{Rule: "dequeue without wait answers at once with nothing", Check: checkNoWait},
 		{Rule: "a cancelled wait ends with the context's code and takes nothing", Check: checkCancelWait},
 		{Rule: "a lease that runs out returns its item as a loss", Check: checkExpiry},
@@ -105,12 +107,12 @@ func enqueueText(ctx context.Context, q core.Queue, queue string, payloads ...st
 
 // take leases up to n items for owner 1, epoch 1, waiting for the first.
 func take(ctx context.Context, q core.Queue, queue string, n int) ([]core.LeasedItem, error) {
-	return q.Dequeue(ctx, queue, core.DequeueOptions{Owner: owner(1), Epoch: 1, MaxItems: n, Wait: 30 * time.Second})
+	return q.Dequeue(ctx, core.DequeueOptions{Queues: []string{queue}, Owner: owner(1), Epoch: 1, MaxItems: n, Wait: 30 * time.Second})
 }
 
 // poll leases up to n items for owner 1, epoch 1, without waiting.
 func poll(ctx context.Context, q core.Queue, queue string, n int) ([]core.LeasedItem, error) {
-	return q.Dequeue(ctx, queue, core.DequeueOptions{Owner: owner(1), Epoch: 1, MaxItems: n})
+	return q.Dequeue(ctx, core.DequeueOptions{Queues: []string{queue}, Owner: owner(1), Epoch: 1, MaxItems: n})
 }
 
 func texts(items []core.LeasedItem) string {
@@ -198,7 +200,7 @@ func checkLeaseExclusive(ctx context.Context, f *QueueFixture) error {
 	if err := wantTexts(got, err, "a"); err != nil {
 		return err
 	}
-	again, err := f.Queue.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(2), Epoch: 1, MaxItems: 1})
+	again, err := f.Queue.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(2), Epoch: 1, MaxItems: 1})
 	return wantTexts(again, err, "")
 }
 
@@ -244,7 +246,7 @@ func checkReplay(ctx context.Context, f *QueueFixture) error {
 	if _, err := f.Queue.ReleaseOwner(ctx, owner(1), 1, true, "died"); err != nil {
 		return err
 	}
-	back, err := f.Queue.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(2), Epoch: 1, MaxItems: 10})
+	back, err := f.Queue.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(2), Epoch: 1, MaxItems: 10})
 	return wantTexts(back, err, "c d")
 }
 
@@ -353,7 +355,7 @@ func checkConcurrent(ctx context.Context, f *QueueFixture) error {
 				if done {
 					return
 				}
-				items, err := f.Queue.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(byte(c + 1)), Epoch: 1, MaxItems: 7, Wait: 20 * time.Millisecond})
+				items, err := f.Queue.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(byte(c + 1)), Epoch: 1, MaxItems: 7, Wait: 20 * time.Millisecond})
 				if err != nil {
 					errs <- err
 					return

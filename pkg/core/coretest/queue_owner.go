@@ -12,11 +12,11 @@ func checkExpiry(ctx context.Context, f *QueueFixture) error {
 	if _, err := enqueueText(ctx, f.Queue, "q", "a"); err != nil {
 		return err
 	}
-	old, err := f.Queue.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(1), Epoch: 1, MaxItems: 1, LeaseFor: 20 * time.Millisecond})
+	old, err := f.Queue.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(1), Epoch: 1, MaxItems: 1, LeaseFor: 20 * time.Millisecond})
 	if err := wantTexts(old, err, "a"); err != nil {
 		return err
 	}
-	again, err := f.Queue.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(2), Epoch: 1, MaxItems: 1, Wait: 30 * time.Second})
+	again, err := f.Queue.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(2), Epoch: 1, MaxItems: 1, Wait: 30 * time.Second})
 	if err := wantTexts(again, err, "a"); err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func checkExtend(ctx context.Context, f *QueueFixture) error {
 		return err
 	}
 	// The extended lease would run out long before the one beside it is seen to.
-	held, err := f.Queue.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(1), Epoch: 1, MaxItems: 1, LeaseFor: time.Minute})
+	held, err := f.Queue.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(1), Epoch: 1, MaxItems: 1, LeaseFor: time.Minute})
 	if err := wantTexts(held, err, "a"); err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func checkRelease(ctx context.Context, f *QueueFixture) error {
 	if err != nil {
 		return err
 	}
-	kept, err := f.Queue.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(1), Epoch: 2, MaxItems: 1})
+	kept, err := f.Queue.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(1), Epoch: 2, MaxItems: 1})
 	if err := wantTexts(kept, err, "c"); err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func checkRelease(ctx context.Context, f *QueueFixture) error {
 			return fmt.Errorf("released %+v", r)
 		}
 	}
-	back, err := f.Queue.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(2), Epoch: 1, MaxItems: 5})
+	back, err := f.Queue.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(2), Epoch: 1, MaxItems: 5})
 	if err := wantTexts(back, err, "a b"); err != nil {
 		return err
 	}
@@ -111,7 +111,7 @@ func checkLosses(ctx context.Context, f *QueueFixture) error {
 		return err
 	}
 	for epoch := uint64(1); epoch <= 2; epoch++ {
-		got, err := f.Queue.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(1), Epoch: epoch, MaxItems: 1})
+		got, err := f.Queue.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(1), Epoch: epoch, MaxItems: 1})
 		if err := wantTexts(got, err, "a"); err != nil {
 			return err
 		}
@@ -273,4 +273,55 @@ func checkStats(ctx context.Context, f *QueueFixture) error {
 		return fmt.Errorf("queues %v, %v, want q alone", names, err)
 	}
 	return nil
+}
+
+func checkManyQueues(ctx context.Context, f *QueueFixture) error {
+	opts := core.DequeueOptions{Queues: []string{"first", "second"}, Owner: owner(1), Epoch: 1, MaxItems: 5, Wait: 30 * time.Second}
+	for _, q := range []string{"second", "first"} {
+		if _, err := enqueueText(ctx, f.Queue, q, "from "+q); err != nil {
+			return err
+		}
+	}
+	for _, want := range []string{"from first", "from second"} {
+		got, err := f.Queue.Dequeue(ctx, opts)
+		if err := wantTexts(got, err, want); err != nil {
+			return err
+		}
+	}
+	type answer struct {
+		items []core.LeasedItem
+		err   error
+	}
+	ch := make(chan answer, 1)
+	go func() {
+		items, err := f.Queue.Dequeue(ctx, opts)
+		ch <- answer{items, err}
+	}()
+	if _, err := enqueueText(ctx, f.Queue, "second", "late"); err != nil {
+		return err
+	}
+	got := <-ch
+	return wantTexts(got.items, got.err, "late")
+}
+
+func checkHeld(ctx context.Context, f *QueueFixture) error {
+	if _, err := enqueueText(ctx, f.Queue, "q", "a", "b", "c"); err != nil {
+		return err
+	}
+	got, err := poll(ctx, f.Queue, "q", 2)
+	if err != nil {
+		return err
+	}
+	if err := first(core.AckOne(ctx, f.Queue, got[0].Lease), f.Reopen()); err != nil {
+		return err
+	}
+	held, err := f.Queue.Held(ctx, owner(1), 1)
+	if err := wantTexts(held, err, "b"); err != nil {
+		return err
+	}
+	if held[0].Lease != got[1].Lease {
+		return fmt.Errorf("held lease %+v, want %+v", held[0].Lease, got[1].Lease)
+	}
+	none, err := f.Queue.Held(ctx, owner(1), 2)
+	return wantTexts(none, err, "")
 }

@@ -163,16 +163,16 @@ func checkBudget(ctx context.Context, f *QueueFixture) error {
 	if _, err := enqueueText(ctx, f.Queue, "q", big, "aaaa", "bbbb", "cccc"); err != nil {
 		return err
 	}
-	opts := core.DequeueOptions{Owner: owner(1), Epoch: 1, MaxItems: 10, MaxBytes: 9}
-	got, err := f.Queue.Dequeue(ctx, "q", opts)
+	opts := core.DequeueOptions{Queues: []string{"q"}, Owner: owner(1), Epoch: 1, MaxItems: 10, MaxBytes: 9}
+	got, err := f.Queue.Dequeue(ctx, opts)
 	if err := wantTexts(got, err, big); err != nil {
 		return err
 	}
-	got, err = f.Queue.Dequeue(ctx, "q", opts)
+	got, err = f.Queue.Dequeue(ctx, opts)
 	if err := wantTexts(got, err, "aaaa bbbb"); err != nil {
 		return err
 	}
-	got, err = f.Queue.Dequeue(ctx, "q", opts)
+	got, err = f.Queue.Dequeue(ctx, opts)
 	return wantTexts(got, err, "cccc")
 }
 
@@ -223,8 +223,8 @@ func checkBadArguments(ctx context.Context, f *QueueFixture) error {
 	q := f.Queue
 	_, e1 := enqueueText(ctx, q, "", "a")
 	_, e2 := enqueueText(ctx, q, "with space", "a")
-	_, e3 := q.Dequeue(ctx, "q", core.DequeueOptions{Owner: owner(1)})
-	_, e4 := q.Dequeue(ctx, "q", core.DequeueOptions{MaxItems: 1})
+	_, e3 := q.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, Owner: owner(1)})
+	_, e4 := q.Dequeue(ctx, core.DequeueOptions{Queues: []string{"q"}, MaxItems: 1})
 	_, e5 := core.EnqueueOne(ctx, q, "q", core.NewItem{IdempotencyKey: strings.Repeat("k", core.MaxIdempotencyKeyLen+1)})
 	_, e6 := q.Extend(ctx, []core.Lease{{Queue: "q"}}, 0)
 	_, e7 := core.EnqueueOne(ctx, q, "q", core.NewItem{Payload: make([]byte, core.MaxPayloadLen+1)})
