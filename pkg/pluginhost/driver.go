@@ -46,6 +46,15 @@ type instance interface {
 	stop(ctx context.Context) error
 }
 
+// selfQueuing is an instance that lines up calls by itself and is fastest when it
+// has several in hand: the host gives it calls without waiting for a free slot of the
+// plugin's concurrency, up to queueDepth at once. The interpreter thread of mode
+// python drains many calls for each wake-up, and a call that had to wait for a slot
+// first would cost one wake-up each.
+type selfQueuing interface {
+	queueDepth() int
+}
+
 // starter loads, initialises and preflights one instance. ctx bounds all three
 // together (start_timeout). On failure nothing of the plugin stays.
 type starter func(ctx context.Context, m core.Manifest, env hostEnv) (instance, error)
