@@ -11,17 +11,16 @@ const MaxInlinePayload = 256 << 10
 
 // JobSpec is what a submitter asks for.
 type JobSpec struct {
-	Plugin       string          // name of the plugin
-	Digest       string          // the plugin's digest the job is pinned to; empty: that of the first worker that has the plugin
-	Method       string          // the plugin's method
-	Config       json.RawMessage // joins the result key; empty: none
-	MaxAttempts  int             // 0: the coordinator's default
-	MaxLosses    int             // 0: the coordinator's default
-	ItemTimeout  time.Duration   // deadline of one call; 0: the plugin's call_timeout
-	Deadline     time.Time       // items not finished by then are dead; zero: none
-	Resume       bool            // take finished results with the same result key
-	Priority     int32           // higher is served first
-	SubmittedVia string          // free text for the operator, such as the input file's name
+	Plugin      string        `json:"plugin"`            // name of the plugin
+	Digest      string        `json:"digest"`            // the plugin's digest the job is pinned to; empty: that of the first worker that has the plugin
+	Method      string        `json:"method"`            // the plugin's method
+	MaxAttempts int           `json:"max_attempts"`      // 0: the coordinator's default
+	MaxLosses   int           `json:"max_losses"`        // 0: the coordinator's default
+	ItemTimeout time.Duration `json:"item_timeout"`      // deadline of one call; 0: the plugin's call_timeout
+	Deadline    time.Time     `json:"deadline,omitzero"` // items not finished by then are dead; zero: none
+	Resume      bool          `json:"resume"`            // take finished results of the same input, digest and method
+	Priority    int32         `json:"priority"`          // higher is served first
+	Source      string        `json:"source,omitempty"`  // free text for the operator, such as the input file's name
 }
 
 // JobState is where a job is.
@@ -51,12 +50,21 @@ func (c JobCounts) Done() int64 { return c.OK + c.Error + c.Dead }
 
 // Job is a submitted job.
 type Job struct {
-	ID         JobID
-	Spec       JobSpec
-	State      JobState
-	Counts     JobCounts
-	CreatedAt  time.Time
-	FinishedAt time.Time // zero until finished or cancelled
+	ID         JobID     `json:"job_id"`
+	Spec       JobSpec   `json:"spec"`
+	State      JobState  `json:"state"`
+	Counts     JobCounts `json:"counts"`
+	Reason     string    `json:"reason,omitempty"` // why it was cancelled
+	CreatedAt  time.Time `json:"created_at"`
+	FinishedAt time.Time `json:"finished_at,omitzero"`
+	Workers    int       `json:"workers"` // attached workers that can serve it now
+}
+
+// JobItem is one input line of a job, in order. Either Payload or Err is set.
+type JobItem struct {
+	ID      string     // the line's id
+	Payload []byte     // handed to the plugin as it stands
+	Err     *ItemError // a bad line, which becomes an error result
 }
 
 // WorkItem is one item as a worker gets it.
