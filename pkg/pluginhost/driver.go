@@ -87,6 +87,9 @@ type hostEnv struct {
 	// privateDirs are directories with keys, which no sidecar should read.
 	privateDirs []string
 
+	// pythons finds interpreters and remembers what they said of themselves.
+	pythons *pythons
+
 	// lookupEnv reads a variable of the worker's environment.
 	lookupEnv func(name string) (string, bool)
 
