@@ -1,5 +1,7 @@
 package storage
 
+import bolt "go.etcd.io/bbolt"
+
 // hooks are set by tests of this package alone, to plant a defect that a harness
 // must find or to stop at a place inside a commit. The zero value changes nothing.
 type hooks struct {
@@ -7,6 +9,9 @@ type hooks struct {
 	publishEarly bool // watchers are told before the transaction is durable
 	noChecksum   bool // checksums, counts and sums are not compared
 	noSync       bool // bbolt commits without a sync
+
+	// commit stands in for bbolt's commit of tx, to fail as a disk would.
+	commit func(tx *bolt.Tx) error
 
 	// at is called by the committer at each of the points below, from its own
 	// goroutine. It may block, and may not call the store.

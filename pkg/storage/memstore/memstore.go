@@ -8,9 +8,9 @@ import (
 	"sync"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
-	"github.com/rollout-substrate/rollout/pkg/storage/internal/history"
 	"github.com/rollout-substrate/rollout/pkg/storage/internal/keycode"
 	"github.com/rollout-substrate/rollout/pkg/storage/internal/txn"
+	"github.com/rollout-substrate/rollout/pkg/storage/internal/watchlog"
 )
 
 // Options adjusts a Store. The zero value is the usual one.
@@ -27,7 +27,7 @@ type Options struct {
 // Store is an in-memory [core.Storage].
 type Store struct {
 	hook func() error
-	log  *history.Log
+	log  *watchlog.Log
 
 	commitMu sync.Mutex // one commit at a time; taken before mu
 
@@ -54,7 +54,7 @@ var _ core.Storage = (*Store)(nil)
 func New(o Options) *Store {
 	return &Store{
 		hook:   o.CommitHook,
-		log:    history.New(o.HistoryEvents, o.HistoryBytes, 0),
+		log:    watchlog.New(o.HistoryEvents, o.HistoryBytes, 0),
 		spaces: map[core.Namespace]*space{},
 	}
 }
@@ -102,17 +102,21 @@ func clone(b []byte) []byte { return append(make([]byte, 0, len(b)), b...) }
 
 // Scan implements [core.Reader].
 func (s *Store) Scan(ctx context.Context, prefix core.Key, opts core.ScanOptions) ([]core.Entry, error) {
-	rows, _, err := s.ScanRange(ctx, prefix, opts)
+	rows, _, err := s.ScanRange(ctx, prefix, opts, 0)
 	return rows, err
 }
 
 // Iterate implements [core.Reader].
 func (s *Store) Iterate(ctx context.Context, prefix core.Key, opts core.ScanOptions) iter.Seq2[core.Entry, error] {
-	return txn.Pieces(opts, func(o core.ScanOptions) ([]core.Entry, error) { return s.Scan(ctx, prefix, o) })
+	return txn.Pieces(opts, func(o core.ScanOptions) ([]core.Entry, bool, error) {
+		rows, rng, err := s.ScanRange(ctx, prefix, o, 0)
+		return rows, rng.More, err
+	})
 }
 
-// ScanRange is Scan for a transaction.
-func (s *Store) ScanRange(ctx context.Context, prefix core.Key, opts core.ScanOptions) ([]core.Entry, txn.Range, error) {
+// ScanRange is Scan for a transaction. Its rows are in memory already, so it does
+// not bound their bytes.
+func (s *Store) ScanRange(ctx context.Context, prefix core.Key, opts core.ScanOptions, _ int) ([]core.Entry, txn.Range, error) {
 	b, err := txn.NewBounds(prefix, opts)
 	if err != nil {
 		return nil, txn.Range{}, err
@@ -137,7 +141,7 @@ func (s *Store) ScanRange(ctx context.Context, prefix core.Key, opts core.ScanOp
 		}
 		out[at] = core.Entry{Key: rows[i].key.Child(), Value: clone(rows[i].value), Revision: rows[i].rev}
 	}
-	rng := txn.Range{Namespace: prefix.Namespace, Revision: s.revision, Digest: digest(rows)}
+	rng := txn.Range{Namespace: prefix.Namespace, Revision: s.revision, Digest: digest(rows), More: limited}
 	var last []byte
 	if limited {
 		last = keycode.Append(nil, out[len(out)-1].Key)
@@ -223,7 +227,7 @@ func (s *Store) CommitTxn(ctx context.Context, tx *txn.Txn) (uint64, error) {
 	}
 	if changes := s.apply(tx.Ops()); len(changes) > 0 {
 		s.revision++
-		s.log.Publish([]history.Commit{{Revision: s.revision, Changes: changes}})
+		s.log.Publish([]watchlog.Commit{{Revision: s.revision, Changes: changes}})
 	}
 	return s.revision, nil
 }
@@ -250,8 +254,8 @@ func (s *Store) validate(tx *txn.Txn) error {
 
 // apply makes the changes under the next revision and returns those that changed
 // something. mu is held.
-func (s *Store) apply(ops []txn.Op) []history.Change {
-	changes := make([]history.Change, 0, len(ops))
+func (s *Store) apply(ops []txn.Op) []watchlog.Change {
+	changes := make([]watchlog.Change, 0, len(ops))
 	for i := range ops {
 		o := &ops[i]
 		sp := s.spaces[o.Key.Namespace]
@@ -272,7 +276,7 @@ func (s *Store) apply(ops []txn.Op) []history.Change {
 		default:
 			sp.rows = append(sp.rows[:at], sp.rows[at+1:]...)
 		}
-		changes = append(changes, history.Change{Kind: o.Kind, Key: o.Key, Enc: o.Enc, Value: o.Value})
+		changes = append(changes, watchlog.Change{Kind: o.Kind, Key: o.Key, Enc: o.Enc, Value: o.Value})
 	}
 	return changes
 }

@@ -10,8 +10,11 @@ import (
 	"github.com/rollout-substrate/rollout/pkg/storage/internal/keycode"
 )
 
-// Piece is how many rows an iteration reads ahead.
-const Piece = 256
+// Bounds of what an iteration reads ahead, whichever is reached first.
+const (
+	Piece      = 256     // rows
+	PieceBytes = 1 << 20 // bytes, except for a single larger row
+)
 
 // GetMany implements [core.Reader]. A staged row has the revision
 // [core.PendingRevision].
@@ -83,23 +86,43 @@ func (t *Txn) remember(op string, key core.Key, enc []byte, rev uint64) error {
 // Scan implements [core.Reader]: the store's rows with the staged changes laid
 // over them.
 func (t *Txn) Scan(ctx context.Context, prefix core.Key, opts core.ScanOptions) ([]core.Entry, error) {
+	rows, _, err := t.scan(ctx, prefix, opts, 0)
+	return rows, err
+}
+
+// scan reads one piece. more says that rows may follow it.
+func (t *Txn) scan(ctx context.Context, prefix core.Key, opts core.ScanOptions, maxBytes int) (_ []core.Entry, more bool, err error) {
 	if t.done {
-		return nil, finished("storage: scan")
+		return nil, false, finished("storage: scan")
 	}
 	staged := t.stagedBelow(prefix, opts)
 	below := opts
 	if opts.Limit > 0 {
 		below.Limit = opts.Limit + len(staged) // as many rows may be hidden
 	}
-	rows, rng, err := t.backend.ScanRange(ctx, prefix, below)
+	rows, rng, err := t.backend.ScanRange(ctx, prefix, below, maxBytes)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	t.ranges = append(t.ranges, rng)
 	if len(staged) == 0 {
-		return rows, nil
+		return rows, rng.More, nil
 	}
-	return merge(rows, staged, opts), nil
+	if rng.More { // what is staged behind the last row belongs to the next piece
+		last := rows[len(rows)-1].Key
+		n := slices.IndexFunc(staged, func(o *Op) bool { return directed(o.Key.Compare(last), opts.Reverse) > 0 })
+		if n >= 0 {
+			staged = staged[:n]
+		}
+	}
+	out, cut := merge(rows, staged, opts)
+	if rng.More && !cut && len(out) == 0 {
+		// Everything in this piece is deleted: go on behind it.
+		last := rows[len(rows)-1].Key
+		opts.After = &last
+		return t.scan(ctx, prefix, opts, maxBytes)
+	}
+	return out, cut || rng.More, nil
 }
 
 // stagedBelow returns the staged changes that lie in a scan, in its order.
@@ -128,8 +151,9 @@ func directed(c int, reverse bool) int {
 	return c
 }
 
-// merge lays staged changes over rows; both are in the order of the scan.
-func merge(rows []core.Entry, staged []*Op, opts core.ScanOptions) []core.Entry {
+// merge lays staged changes over rows; both are in the order of the scan. cut says
+// that the limit left some of them out.
+func merge(rows []core.Entry, staged []*Op, opts core.ScanOptions) (_ []core.Entry, cut bool) {
 	out := make([]core.Entry, 0, len(rows)+len(staged))
 	full := func() bool { return opts.Limit > 0 && len(out) == opts.Limit }
 	for !full() && (len(rows) > 0 || len(staged) > 0) {
@@ -156,12 +180,13 @@ func merge(rows []core.Entry, staged []*Op, opts core.ScanOptions) []core.Entry 
 		}
 		staged = staged[1:]
 	}
-	return out
+	return out, len(rows)+len(staged) > 0
 }
 
 // Pieces turns scans of bounded length into one sequence. scan is called with the
-// options of the next piece whenever the caller has consumed the last.
-func Pieces(opts core.ScanOptions, scan func(core.ScanOptions) ([]core.Entry, error)) iter.Seq2[core.Entry, error] {
+// options of the next piece whenever the caller has consumed the last; it says
+// whether rows may follow, and then returns at least one.
+func Pieces(opts core.ScanOptions, scan func(core.ScanOptions) (rows []core.Entry, more bool, err error)) iter.Seq2[core.Entry, error] {
 	return func(yield func(core.Entry, error) bool) {
 		left := opts.Limit
 		after := opts.After
@@ -170,12 +195,12 @@ func Pieces(opts core.ScanOptions, scan func(core.ScanOptions) ([]core.Entry, er
 			if opts.Limit != 0 {
 				o.Limit = min(Piece, left) // negative: scan says what is wrong
 			}
-			rows, err := scan(o)
+			rows, more, err := scan(o)
 			if err != nil {
 				yield(core.Entry{}, err)
 				return
 			}
-			if len(rows) > 0 {
+			if more {
 				last := rows[len(rows)-1].Key.Child() // the caller may change its own
 				after = &last
 			}
@@ -185,7 +210,7 @@ func Pieces(opts core.ScanOptions, scan func(core.ScanOptions) ([]core.Entry, er
 				}
 			}
 			left -= len(rows)
-			if len(rows) < o.Limit || opts.Limit > 0 && left == 0 {
+			if !more || opts.Limit > 0 && left == 0 {
 				return
 			}
 		}
@@ -196,17 +221,22 @@ func Pieces(opts core.ScanOptions, scan func(core.ScanOptions) ([]core.Entry, er
 // only. Read only.
 var digestSeed = maphash.MakeSeed()
 
-// Digest sums up the rows of a range: which keys there are, in which order, and
-// the revision of each.
+// Digest sums up the rows of a range: which keys there are, and the revision of
+// each. It is the same in whichever order they are added.
 type Digest struct {
 	Rows int
 	sum  uint64
 }
 
-// Add appends one row.
+// Add adds one row.
 func (d *Digest) Add(enc []byte, rev uint64) {
 	d.Rows++
-	d.sum = (d.sum<<7|d.sum>>57)*0x9e3779b97f4a7c15 ^ (maphash.Bytes(digestSeed, enc) + rev*0xff51afd7ed558ccd)
+	// The finalizer of MurmurHash3 keeps a key's hash and a revision from making
+	// up for another pair's.
+	h := maphash.Bytes(digestSeed, enc) ^ rev*0x9e3779b97f4a7c15
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	d.sum += h ^ h>>33
 }
 
 // Conflict returns the error of a commit whose reads no longer hold.

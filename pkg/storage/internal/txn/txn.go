@@ -17,8 +17,9 @@ type Backend interface {
 	// GetMany is [core.Reader.GetMany].
 	GetMany(ctx context.Context, keys ...core.Key) ([]core.Entry, error)
 	// ScanRange is [core.Reader.Scan], and also says what a commit must find
-	// unchanged for the answer to hold still.
-	ScanRange(ctx context.Context, prefix core.Key, opts core.ScanOptions) ([]core.Entry, Range, error)
+	// unchanged for the answer to hold still. It may stop after the row with
+	// which its answer reaches maxBytes bytes; 0 is no bound.
+	ScanRange(ctx context.Context, prefix core.Key, opts core.ScanOptions, maxBytes int) ([]core.Entry, Range, error)
 	// CommitTxn is [core.Txn.Commit]. The transaction does not change meanwhile.
 	CommitTxn(ctx context.Context, tx *Txn) (uint64, error)
 }
@@ -43,8 +44,9 @@ type Read struct {
 type Range struct {
 	Namespace core.Namespace
 	Lo, Hi    []byte // encoded keys in [Lo, Hi); nil Hi: no bound
-	Revision  uint64 // of the state that was read
+	Revision  uint64 // a revision not above that of the state that was read
 	Digest    Digest // of the rows found
+	More      bool   // a limit stopped the scan, so that rows may follow
 }
 
 type rowKey struct {
@@ -233,5 +235,7 @@ func (t *Txn) Discard() {
 
 // Iterate implements [core.Reader].
 func (t *Txn) Iterate(ctx context.Context, prefix core.Key, opts core.ScanOptions) iter.Seq2[core.Entry, error] {
-	return Pieces(opts, func(o core.ScanOptions) ([]core.Entry, error) { return t.Scan(ctx, prefix, o) })
+	return Pieces(opts, func(o core.ScanOptions) ([]core.Entry, bool, error) {
+		return t.scan(ctx, prefix, o, PieceBytes)
+	})
 }

@@ -1,10 +1,10 @@
-// Package history keeps the last commits of a store in memory and lets watchers
+// Package watchlog keeps the last commits of a store in memory and lets watchers
 // follow them.
 //
 // There is one ring for all watchers. A watcher is a cursor into it and holds no
 // events of its own, so a watcher that nobody reads costs nothing and blocks
 // nobody: it falls out of the ring and is told so.
-package history
+package watchlog
 
 import (
 	"sort"
