@@ -1,0 +1,55 @@
+package transport
+
+import (
+	"strconv"
+	"sync/atomic"
+
+	"google.golang.org/grpc/metadata"
+
+	"github.com/rollout-substrate/rollout/pkg/core"
+)
+
+// epochHeader is the header of every answer that carries the coordinator's epoch.
+const epochHeader = "rollout-coordinator-epoch"
+
+// EpochGuard refuses answers of a coordinator that has been replaced. It remembers
+// the highest epoch seen. Share one among all connections of a process, and keep
+// [EpochGuard.Epoch] across restarts.
+type EpochGuard struct{ seen atomic.Uint64 }
+
+// NewEpochGuard returns a guard that has seen an epoch already; 0: none.
+func NewEpochGuard(seen uint64) *EpochGuard {
+	g := &EpochGuard{}
+	g.seen.Store(seen)
+	return g
+}
+
+// Epoch returns the highest epoch seen, 0: none.
+func (g *EpochGuard) Epoch() uint64 { return g.seen.Load() }
+
+// Observe remembers epoch. One that is lower than the highest seen is
+// [core.CodeFenced]: the answer that carries it must not be acted on.
+func (g *EpochGuard) Observe(epoch uint64) error {
+	for {
+		seen := g.seen.Load()
+		if epoch < seen {
+			return core.Errorf("", core.CodeFenced, "the coordinator answers with epoch %d, but epoch %d has been seen: it has been replaced", epoch, seen)
+		}
+		if epoch == seen || g.seen.CompareAndSwap(seen, epoch) {
+			return nil
+		}
+	}
+}
+
+// observeHeader checks the header of an answer that succeeded.
+func (g *EpochGuard) observeHeader(md metadata.MD) error {
+	v := md.Get(epochHeader)
+	if len(v) != 1 {
+		return core.Errorf("", core.CodeVersionMismatch, "the answer carries no coordinator epoch: the other side is not a coordinator of this system")
+	}
+	epoch, err := strconv.ParseUint(v[0], 10, 64)
+	if err != nil || epoch == 0 {
+		return core.Errorf("", core.CodeVersionMismatch, "the answer carries %q as coordinator epoch", v[0])
+	}
+	return g.Observe(epoch)
+}

@@ -1,0 +1,222 @@
+package transport
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/rollout-substrate/rollout/internal/grpcerr"
+	"github.com/rollout-substrate/rollout/pkg/core"
+	transportv1 "github.com/rollout-substrate/rollout/proto/rollout/transport/v1"
+)
+
+// HeartbeatStream sends a worker's beats over one long-lived stream. When the
+// identity gets a new certificate, the next beat opens a stream that shows it and
+// the old one ends quietly. Safe for concurrent use.
+type HeartbeatStream struct {
+	w     *WorkerConn
+	onAck func(core.BeatAck)
+	// ctx is the life of the whole, of every stream that is opened in turn.
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // receiving goroutines
+
+	sendMu sync.Mutex // serialises sends and the change of streams; held over sends, which flow control may delay
+	cur    *beatStream
+
+	mu      sync.Mutex // guards the fields below
+	waiting map[beatKey]chan beatAnswer
+	err     error // why the current stream ended; nil while it lives
+}
+
+// beatKey finds who waits for an answer.
+type beatKey struct{ epoch, seq uint64 }
+
+type beatAnswer struct {
+	ack core.BeatAck
+	err error
+}
+
+// beatStream is one stream on one link.
+type beatStream struct {
+	grpc.BidiStreamingClient[transportv1.BeatRequest, transportv1.BeatResponse]
+	link   *link
+	cancel context.CancelFunc
+	out    transportv1.BeatRequest // used again for every beat
+
+	mu    sync.Mutex // guards order
+	order []beatKey  // of the beats that are not answered; answers come in this order
+}
+
+// OpenHeartbeat opens a heartbeat stream, which lives until ctx ends, it breaks, or
+// Close. onAck, where not nil, is told every acknowledgement as it arrives, those
+// whose sender no longer waits among them; it must not block.
+func (w *WorkerConn) OpenHeartbeat(ctx context.Context, onAck func(core.BeatAck)) (*HeartbeatStream, error) {
+	h := &HeartbeatStream{w: w, onAck: onAck, waiting: map[beatKey]chan beatAnswer{}}
+	h.ctx, h.cancel = context.WithCancel(ctx)
+	s, err := h.open()
+	if err != nil {
+		h.cancel()
+		return nil, core.WithOp("open heartbeat", err)
+	}
+	h.cur = s
+	return h, nil
+}
+
+// open opens one stream on the current link and starts its receiver.
+func (h *HeartbeatStream) open() (*beatStream, error) {
+	l, err := h.w.link()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(h.ctx)
+	cs, err := transportv1.NewHeartbeatClient(l.ccs[channelBeat]).Stream(ctx)
+	if err != nil {
+		cancel()
+		h.w.done(l)
+		return nil, err
+	}
+	s := &beatStream{BidiStreamingClient: cs, link: l, cancel: cancel}
+	h.wg.Go(func() { h.receive(s) })
+	return s, nil
+}
+
+// Beat sends one beat and waits for its answer. A beat that is refused while the
+// stream goes on, with [core.CodeFailedPrecondition] for instance, leaves the stream
+// usable; after an error of the stream itself, [HeartbeatStream.Err] is set and a
+// new one must be opened. A beat given up because ctx ended may still be
+// acknowledged later, which onAck is told.
+func (h *HeartbeatStream) Beat(ctx context.Context, b core.Heartbeat) (core.BeatAck, error) {
+	const op = "beat"
+	key := beatKey{b.Worker.Epoch, b.Seq}
+	ch := make(chan beatAnswer, 1)
+	h.mu.Lock()
+	if h.err != nil {
+		defer h.mu.Unlock()
+		return core.BeatAck{}, core.WithOp(op, h.err)
+	}
+	h.waiting[key] = ch
+	h.mu.Unlock()
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.waiting, key)
+	}()
+	if err := h.send(b, key); err != nil {
+		return core.BeatAck{}, core.WithOp(op, err)
+	}
+	select {
+	case a := <-ch:
+		return a.ack, core.WithOp(op, a.err)
+	case <-ctx.Done():
+		return core.BeatAck{}, core.Wrap(op, core.CodeCanceled, context.Cause(ctx))
+	}
+}
+
+// send writes a beat, on a new stream first where a new certificate asks for one.
+func (h *HeartbeatStream) send(b core.Heartbeat, key beatKey) error {
+	h.sendMu.Lock()
+	defer h.sendMu.Unlock()
+	if c := h.w.cfg.Identity.current(); c != nil && c != h.cur.link.cert {
+		next, err := h.open()
+		if err != nil {
+			return err
+		}
+		old := h.cur
+		h.mu.Lock()
+		h.cur = next
+		h.mu.Unlock()
+		// The old stream ends when its last answer is in. A stream that broke already
+		// has nothing left to close.
+		_ = old.CloseSend()
+	}
+	s := h.cur
+	beatTo(&s.out, b, b.Worker.ID.String())
+	s.mu.Lock()
+	s.order = append(s.order, key)
+	s.mu.Unlock()
+	err := s.Send(&s.out)
+	if isEOF(err) {
+		return nil // the receiver learns why and tells whoever waits
+	}
+	return err
+}
+
+// receive hands answers to whoever waits for them, until the stream ends.
+func (h *HeartbeatStream) receive(s *beatStream) {
+	defer h.w.done(s.link)
+	defer s.cancel()
+	var in transportv1.BeatResponse
+	for {
+		if err := s.RecvMsg(&in); err != nil {
+			h.ended(s, err)
+			return
+		}
+		s.mu.Lock()
+		if len(s.order) == 0 {
+			s.mu.Unlock()
+			h.ended(s, core.Errorf("", core.CodeInternal, "the coordinator answered a beat that was not sent"))
+			return
+		}
+		key := s.order[0]
+		s.order = s.order[1:]
+		s.mu.Unlock()
+		a := beatAnswer{ack: ackFrom(&in), err: grpcerr.FromProto(in.GetError())}
+		if a.err == nil {
+			a.err = h.w.cfg.Guard.Observe(in.GetCoordinatorEpoch())
+		}
+		if a.err == nil && h.onAck != nil {
+			h.onAck(a.ack)
+		}
+		h.answer(key, a)
+	}
+}
+
+func (h *HeartbeatStream) answer(key beatKey, a beatAnswer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ch := h.waiting[key]; ch != nil {
+		ch <- a // has room for the one answer
+		delete(h.waiting, key)
+	}
+}
+
+// ended fails what waits on a stream that is over. A stream that was replaced ends
+// without anybody noticing.
+func (h *HeartbeatStream) ended(s *beatStream, err error) {
+	if isEOF(err) {
+		err = core.Errorf("", core.CodeUnavailable, "the coordinator closed the heartbeat stream")
+	}
+	s.mu.Lock()
+	order := s.order
+	s.order = nil
+	s.mu.Unlock()
+	for _, key := range order {
+		h.answer(key, beatAnswer{err: err})
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cur == s && h.err == nil {
+		h.err = err
+		for key, ch := range h.waiting {
+			ch <- beatAnswer{err: err}
+			delete(h.waiting, key)
+		}
+	}
+}
+
+// Err returns why the stream ended, nil while it lives.
+func (h *HeartbeatStream) Err() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err
+}
+
+// Close ends the stream and waits until it has ended. The coordinator takes the
+// worker for suspect unless it has deregistered.
+func (h *HeartbeatStream) Close() error {
+	h.cancel()
+	h.wg.Wait()
+	return nil
+}
