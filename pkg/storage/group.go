@@ -152,6 +152,11 @@ func (s *Store) failed(id uint64, err error) error {
 		return core.Wrap(opCommit, core.CodeExhausted, err)
 	}
 	err = core.Wrap(opCommit, core.CodeBroken, err)
+	if s.shows(id) {
+		if rerr := s.revertMeta(id); rerr != nil {
+			s.log.Warn("storage: the failed commit could not be hidden; reads are refused too", "path", s.cfg.Path, "err", rerr)
+		}
+	}
 	s.settle(0, err)
 	s.log.Error("storage: a commit failed; no further ones are accepted until the store is opened again", "path", s.cfg.Path, "err", err)
 	return err

@@ -36,6 +36,7 @@ type Store struct {
 	hist *watchlog.Log
 
 	pages    pageStats // what the page walk met at open
+	pageSize int       // bytes
 	revision atomic.Uint64
 	durable  atomic.Uint64 // newest bbolt transaction that is known to be synced
 
@@ -107,7 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	s := newStore(cfg, f)
-	s.pages = pages
+	s.pages, s.pageSize = pages, metas.pageSize
 	// From here on bbolt owns the file and closes it.
 	if err := s.openBolt(); err != nil {
 		if cerr := f.Close(); cerr != nil && !errors.Is(cerr, os.ErrClosed) {
