@@ -114,7 +114,10 @@ type Queue struct {
 	closed   bool
 }
 
-var _ core.Queue = (*Queue)(nil)
+var (
+	_ core.Queue        = (*Queue)(nil)
+	_ core.ReadyCounter = (*Queue)(nil)
+)
 
 // OpenQueue loads every queue of cfg.Storage. One Queue at a time may be open on
 // a store; whoever opens the store exclusively gets that for free.

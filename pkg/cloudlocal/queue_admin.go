@@ -74,6 +74,17 @@ func (q *Queue) Stats(ctx context.Context, queue string) (core.QueueStats, error
 	return st, nil
 }
 
+// Ready implements [core.ReadyCounter].
+func (q *Queue) Ready(queue string) int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ix := q.queues[queue]
+	if ix == nil {
+		return 0
+	}
+	return ix.readyCount()
+}
+
 // Peek implements [core.Queue]. Rows lie by priority, so the answer is merged
 // from one scan for each priority.
 func (q *Queue) Peek(ctx context.Context, queue string, after core.ItemID, limit int) ([]core.QueueEntry, error) {

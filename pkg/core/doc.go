@@ -55,8 +55,10 @@
 //
 // An implementation may offer more than its interface asks for. Such power is a
 // second, small interface found by type assertion, never a method that answers
-// "unimplemented": [Backuper] for a [Storage] that can be copied while open and
-// [Reloader] for a [PluginHost] that can exchange a plugin in place.
+// "unimplemented": [Backuper] for a [Storage] that can be copied while open,
+// [Reloader] for a [PluginHost] that can exchange a plugin in place,
+// [ReadyCounter] for a [Queue] that counts without reading, and [AckEmitter] for
+// an [EventEmitter] that tells what was printed.
 //
 // # Conformance
 //

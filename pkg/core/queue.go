@@ -235,6 +235,13 @@ type Queue interface {
 	Close() error
 }
 
+// ReadyCounter is a [Queue] that can say at the cost of a look into memory how
+// many items of a queue are ready.
+type ReadyCounter interface {
+	// Ready returns how many items could be leased now.
+	Ready(queue string) int64
+}
+
 // EnqueueOne adds one item.
 func EnqueueOne(ctx context.Context, q Queue, queue string, item NewItem) (Enqueued, error) {
 	out, err := q.Enqueue(ctx, queue, []NewItem{item})

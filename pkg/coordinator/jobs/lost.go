@@ -1,0 +1,267 @@
+package jobs
+
+import (
+	"context"
+	"slices"
+
+	"github.com/rollout-substrate/rollout/pkg/core"
+)
+
+// sweepPage is how many items are given up with one commit.
+const sweepPage = 1024
+
+// ReleaseWorker ends everything that a worker's epochs up to w.Epoch hold, and
+// its session. With loss each item counts a loss; one that has used up its losses
+// is dead. It returns how many items are ready again. The coordinator calls it
+// when a worker failed (a loss), left, drained or began a newer epoch.
+func (b *Book) ReleaseWorker(ctx context.Context, w core.WorkerRef, loss bool, reason string) (int, error) {
+	b.mu.Lock()
+	if s := b.sessions[w.ID]; s != nil && s.ref.Epoch <= w.Epoch {
+		delete(b.sessions, w.ID)
+		s.replace(core.Errorf("work", core.CodeFenced, "epoch %d of worker %s is over: %s", w.Epoch, w.ID, reason))
+	}
+	b.mu.Unlock()
+	released, err := b.cfg.Queue.ReleaseOwner(ctx, w.ID, w.Epoch, loss, reason)
+	if err != nil {
+		return 0, core.WithOp("work: release worker", err)
+	}
+	var touched []*job
+	var events []core.Event
+	requeued := 0
+	b.mu.Lock()
+	for _, r := range released {
+		id, _ := jobOfQueue(r.Lease.Queue)
+		j := b.active[id]
+		if j == nil {
+			continue
+		}
+		j.counts.Leased--
+		if loss {
+			j.counts.Losses++
+		}
+		j.tell()
+		if r.Dead {
+			if !slices.Contains(touched, j) {
+				touched = append(touched, j)
+			}
+			continue
+		}
+		requeued++
+		events = append(events, itemEvent(core.TopicWorkRequeued, heldItem{lease: r.Lease, job: id}, r.Attempt, r.Losses, reason, w.ID))
+	}
+	b.mu.Unlock()
+	if len(events) > 0 {
+		if err := b.cfg.Record(ctx, nil, events...); err != nil {
+			return requeued, err
+		}
+	}
+	for _, j := range touched {
+		if err := b.settleDead(ctx, j); err != nil {
+			return requeued, err
+		}
+		if err := b.finishIfDone(ctx, j); err != nil {
+			return requeued, err
+		}
+	}
+	return requeued, nil
+}
+
+// settleDead gives every dead item of a job its result. Items that die with their
+// worker have none yet, also after a crash between the two commits.
+func (b *Book) settleDead(ctx context.Context, j *job) error {
+	var after core.ItemID
+	for {
+		page, err := b.cfg.Queue.Dead(ctx, queueOf(j.id), after, sweepPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		after = page[len(page)-1].ID
+		if err := b.settlePage(ctx, j, page); err != nil {
+			return err
+		}
+	}
+}
+
+func (b *Book) settlePage(ctx context.Context, j *job, page []core.QueueEntry) error {
+	var writes []core.Write
+	var rows []resultRow
+	var events []core.Event
+	for _, e := range page {
+		env, err := decodeEnvelope(e.Payload)
+		if err != nil {
+			return err
+		}
+		key := resultKey(j.id, env.Index)
+		es, err := b.cfg.Storage.GetMany(ctx, key)
+		if err != nil {
+			return err
+		}
+		if es[0].Exists() {
+			continue
+		}
+		row := resultRow{Outcome: outcomeDead, ID: env.ID, Input: env.Input, Attempts: e.Attempts, Code: uint16(core.CodePreempted), Message: "its workers died " + plural(int64(e.Losses), "time")}
+		if n := len(e.History); n > 0 {
+			last := e.History[n-1]
+			row.Worker = last.Owner[:]
+			if !last.Loss {
+				row.Code, row.Message = uint16(last.Code), last.Reason
+			}
+		}
+		value, err := encodeResult(row)
+		if err != nil {
+			return err
+		}
+		writes, rows = append(writes, core.Write{Key: key, Value: value}), append(rows, row)
+		h := heldItem{lease: core.Lease{Item: e.ID}, job: j.id, index: env.Index, id: env.ID}
+		var worker core.WorkerID
+		copy(worker[:], row.Worker)
+		events = append(events, itemEvent(core.TopicWorkDead, h, e.Attempts, e.Losses, row.Message, worker))
+	}
+	if len(writes) == 0 {
+		return nil
+	}
+	if err := b.cfg.Record(ctx, writes, events...); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range rows {
+		j.count(r, 1)
+	}
+	j.tell()
+	return nil
+}
+
+// giveUp ends a job whose items will not all be worked on: those without a result
+// get a dead one with that code. It may be called again after a crash.
+func (b *Book) giveUp(ctx context.Context, j *job, code core.Code, reason string) error {
+	if !b.stop(ctx, j, code, reason) {
+		return nil
+	}
+	b.cancelHolders(ctx, j)
+	if err := b.settleDead(ctx, j); err != nil {
+		return err
+	}
+	var after core.ItemID
+	for {
+		page, err := b.cfg.Queue.Peek(ctx, queueOf(j.id), after, sweepPage)
+		if err != nil {
+			return err
+		}
+		if len(page) == 0 {
+			break
+		}
+		after = page[len(page)-1].ID
+		if err := b.giveUpPage(ctx, j, page, code, reason); err != nil {
+			return err
+		}
+	}
+	if _, err := b.cfg.Queue.Purge(ctx, queueOf(j.id)); err != nil {
+		return err
+	}
+	state := core.JobFinished
+	if code == core.CodeCanceled {
+		state = core.JobCanceled
+	}
+	b.mu.Lock()
+	// A submission that broke off counts the items that it had brought.
+	j.row.Items = max(j.row.Items, j.counts.Done())
+	j.counts.Items = j.row.Items
+	b.mu.Unlock()
+	return b.endJob(ctx, j, state, reason)
+}
+
+// stop takes a job out of dispatch, waits for results under way, and notes durably
+// that it is ending. It reports false when the job has been stopped before.
+func (b *Book) stop(ctx context.Context, j *job, code core.Code, reason string) bool {
+	b.mu.Lock()
+	if j.stopped || b.active[j.id] != j {
+		b.mu.Unlock()
+		return false
+	}
+	j.stopped = true
+	var idle chan struct{}
+	if j.busy > 0 {
+		idle = make(chan struct{})
+		j.idle = idle
+	}
+	b.mu.Unlock()
+	if idle != nil {
+		<-idle // bounded by one commit of each call under way
+	}
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	b.mu.Lock()
+	j.row.Ending, j.row.Code, j.row.Reason = true, code, reason
+	row := j.row
+	b.mu.Unlock()
+	if err := b.writeJob(ctx, j, row); err != nil {
+		// The sweep may go on: without the note a crash in it only means that the
+		// job is running again at the next start.
+		b.log.Warn("the end of a job could not be noted", "job_id", j.id, "error", err)
+	}
+	return true
+}
+
+// giveUpPage writes dead results for items that have none.
+func (b *Book) giveUpPage(ctx context.Context, j *job, page []core.QueueEntry, code core.Code, reason string) error {
+	var writes []core.Write
+	var rows []resultRow
+	for _, e := range page {
+		env, err := decodeEnvelope(e.Payload)
+		if err != nil {
+			return err
+		}
+		row := resultRow{Outcome: outcomeDead, ID: env.ID, Input: env.Input, Attempts: e.Attempts, Code: uint16(code), Message: reason}
+		key := resultKey(j.id, env.Index)
+		es, err := b.cfg.Storage.GetMany(ctx, key)
+		if err != nil {
+			return err
+		}
+		if es[0].Exists() {
+			continue
+		}
+		value, err := encodeResult(row)
+		if err != nil {
+			return err
+		}
+		writes, rows = append(writes, core.Write{Key: key, Value: value}), append(rows, row)
+	}
+	if len(writes) == 0 {
+		return nil
+	}
+	if err := b.cfg.Record(ctx, writes); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range rows {
+		j.count(r, 1)
+	}
+	j.tell()
+	return nil
+}
+
+// cancelHolders tells the workers that hold items of the job. A worker that cannot
+// be told finishes in vain: its results are refused.
+func (b *Book) cancelHolders(ctx context.Context, j *job) {
+	if b.cfg.CancelOn == nil {
+		return
+	}
+	b.mu.Lock()
+	var holders []core.WorkerID
+	for id, s := range b.sessions {
+		for _, h := range s.held {
+			if h.job == j.id {
+				holders = append(holders, id)
+				break
+			}
+		}
+	}
+	b.mu.Unlock()
+	for _, id := range holders {
+		if err := b.cfg.CancelOn(ctx, id, j.id); err != nil {
+			b.log.Warn("a worker could not be told that a job is cancelled", "job_id", j.id, "worker_id", id, "error", err)
+		}
+	}
+}

@@ -1,0 +1,335 @@
+package jobs
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/rollout-substrate/rollout/pkg/core"
+)
+
+// pullWait bounds one wait of a pull before it looks at the jobs again.
+const pullWait = 30 * time.Second
+
+// session is one worker's work stream.
+type session struct {
+	book   *Book
+	ref    core.WorkerRef
+	ctx    context.Context // ends when the session is replaced, closed or fenced
+	cancel context.CancelCauseFunc
+	missed []core.WorkItem
+	lost   []core.Lease
+
+	// Guarded by Book.mu.
+	plugins map[string]string   // name -> digest
+	held    map[uint64]heldItem // by the lease's token
+	turn    int                 // rotates among jobs of equal priority
+}
+
+// heldItem is what a result's row needs beside the result.
+type heldItem struct {
+	lease   core.Lease
+	job     core.JobID
+	index   int64
+	id      string
+	input   []byte
+	attempt int
+	losses  int
+}
+
+// Attach implements [core.Work].
+func (b *Book) Attach(ctx context.Context, w core.WorkerRef, plugins []core.LoadedPlugin, holding []core.Lease) (core.WorkSession, error) {
+	s := &session{book: b, ref: w, held: make(map[uint64]heldItem)}
+	s.ctx, s.cancel = context.WithCancelCause(b.run)
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		s.cancel(nil)
+		return nil, core.Errorf("work: attach", core.CodeClosed, "the coordinator is stopping")
+	}
+	old := b.sessions[w.ID]
+	if old != nil && old.ref.Epoch > w.Epoch {
+		b.mu.Unlock()
+		s.cancel(nil)
+		return nil, core.Errorf("work: attach", core.CodeFenced, "epoch %d of worker %s is over, epoch %d works now", w.Epoch, w.ID, old.ref.Epoch)
+	}
+	if old != nil {
+		old.replace(core.Errorf("work", core.CodeConflict, "a newer stream of worker %s has taken over", w.ID))
+	}
+	b.sessions[w.ID] = s
+	b.mu.Unlock()
+	s.SetPlugins(plugins)
+	if err := s.resume(ctx, holding); err != nil {
+		s.detach(err)
+		return nil, core.WithOp("work: attach", err)
+	}
+	return s, nil
+}
+
+// resume finds out what became of the leases of the epoch.
+func (s *session) resume(ctx context.Context, holding []core.Lease) error {
+	items, err := s.book.cfg.Queue.Held(ctx, s.ref.ID, s.ref.Epoch)
+	if err != nil {
+		return err
+	}
+	has := make(map[core.Lease]bool, len(holding))
+	for _, l := range holding {
+		has[l] = true
+	}
+	for _, it := range items {
+		item, ok, err := s.accept(it)
+		if err != nil {
+			return err
+		}
+		if has[it.Lease] {
+			delete(has, it.Lease)
+		} else if ok {
+			s.missed = append(s.missed, item)
+		}
+	}
+	for _, l := range holding {
+		if has[l] {
+			s.lost = append(s.lost, l)
+		}
+	}
+	return nil
+}
+
+// accept notes a leased item as held and makes what the worker gets. It reports
+// false for an item of a job that takes no results any more.
+func (s *session) accept(it core.LeasedItem) (core.WorkItem, bool, error) {
+	env, err := decodeEnvelope(it.Payload)
+	if err != nil {
+		return core.WorkItem{}, false, err
+	}
+	id, ok := jobOfQueue(it.Lease.Queue)
+	s.book.mu.Lock()
+	defer s.book.mu.Unlock()
+	j := s.book.active[id]
+	if !ok || j == nil {
+		return core.WorkItem{}, false, nil
+	}
+	s.held[it.Lease.Token] = heldItem{it.Lease, id, env.Index, env.ID, env.Input, it.Attempt, it.Losses}
+	w := core.WorkItem{
+		Lease: it.Lease, Job: id, Index: env.Index, ID: env.ID, Plugin: j.row.Spec.Plugin, Digest: j.row.Spec.Digest, Method: j.row.Spec.Method,
+		Payload: env.Payload, Attempt: it.Attempt, Timeout: j.row.Spec.ItemTimeout, Deadline: j.row.Spec.Deadline,
+	}
+	copy(w.Content[:], env.Content)
+	return w, true, nil
+}
+
+// Resumed implements [core.WorkSession].
+func (s *session) Resumed() ([]core.WorkItem, []core.Lease) { return s.missed, s.lost }
+
+// SetPlugins implements [core.WorkSession].
+func (s *session) SetPlugins(plugins []core.LoadedPlugin) {
+	s.book.mu.Lock()
+	defer s.book.mu.Unlock()
+	s.plugins = make(map[string]string, len(plugins))
+	for _, p := range plugins {
+		s.plugins[p.Name] = p.Digest
+	}
+	s.book.announce()
+}
+
+// serves reports whether the worker can work on the job. Book.mu is held.
+func (s *session) serves(j *job) bool {
+	digest, ok := s.plugins[j.row.Spec.Plugin]
+	return ok && (j.row.Spec.Digest == "" || j.row.Spec.Digest == digest)
+}
+
+// eligible returns the queues of the jobs that the worker can serve, in the order
+// in which they are looked at, and the channel that says when to look again.
+func (s *session) eligible() (queues []string, changed <-chan struct{}, pin []*job) {
+	b := s.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var prio []int32
+	for _, j := range b.order {
+		if j.stopped || !s.serves(j) {
+			continue
+		}
+		if j.row.Spec.Digest == "" {
+			pin = append(pin, j)
+			continue
+		}
+		queues = append(queues, queueOf(j.id))
+		prio = append(prio, j.row.Spec.Priority)
+	}
+	// Jobs of the highest priority take turns, so that an early large one does not
+	// keep later ones waiting.
+	top := 0
+	for top < len(prio) && prio[top] == prio[0] {
+		top++
+	}
+	if top > 1 {
+		s.turn++
+		k := s.turn % top
+		queues = slices.Concat(queues[k:top], queues[:k], queues[top:])
+	}
+	return queues, b.changed, pin
+}
+
+// Pull implements [core.WorkSession].
+func (s *session) Pull(ctx context.Context, budget core.PullBudget) ([]core.WorkItem, error) {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(s.ctx, func() { stop(context.Cause(s.ctx)) })()
+	for {
+		queues, changed, pin := s.eligible()
+		for _, j := range pin {
+			if err := s.book.pin(ctx, j, s); err != nil {
+				return nil, s.cause(ctx, err)
+			}
+		}
+		if len(pin) > 0 {
+			continue
+		}
+		items, err := s.dequeue(ctx, queues, changed, budget)
+		if err != nil {
+			return nil, s.cause(ctx, err)
+		}
+		var out []core.WorkItem
+		for _, it := range items {
+			w, ok, err := s.accept(it)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				out = append(out, w)
+			}
+		}
+		if len(out) > 0 {
+			s.book.leasedMore(out)
+			return out, nil
+		}
+		if ctx.Err() != nil {
+			return nil, s.cause(ctx, ctx.Err())
+		}
+	}
+}
+
+// dequeue leases items from the queues, or returns nothing when the set of jobs
+// has changed meanwhile.
+func (s *session) dequeue(ctx context.Context, queues []string, changed <-chan struct{}, budget core.PullBudget) ([]core.LeasedItem, error) {
+	if len(queues) == 0 {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		return nil, nil
+	}
+	n, err := s.share(ctx, queues, budget.Slots)
+	if err != nil {
+		return nil, err
+	}
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-wait.Done():
+		}
+	}()
+	items, err := s.book.cfg.Queue.Dequeue(wait, core.DequeueOptions{
+		Queues: queues, Owner: s.ref.ID, Epoch: s.ref.Epoch, MaxItems: n, MaxBytes: budget.Bytes, Wait: pullWait,
+	})
+	if core.IsCode(err, core.CodeCanceled) && ctx.Err() == nil {
+		return nil, nil
+	}
+	return items, err
+}
+
+// share is how many items one pull may take: twice the free slots, but no more
+// than half of an even share of the backlog, so that no worker hoards what another
+// could start at once; and at least one.
+func (s *session) share(ctx context.Context, queues []string, slots int) (int, error) {
+	slots = max(slots, 1)
+	var ready int64
+	for _, q := range queues {
+		var err error
+		if ready, err = s.book.ready(ctx, q); err != nil {
+			return 0, err
+		}
+		if ready > 0 {
+			break
+		}
+	}
+	s.book.mu.Lock()
+	workers := int64(len(s.book.sessions))
+	s.book.mu.Unlock()
+	return int(max(1, min(int64(slots)*2, ready/(2*max(workers, 1))))), nil
+}
+
+func (b *Book) ready(ctx context.Context, queue string) (int64, error) {
+	if c, ok := b.cfg.Queue.(core.ReadyCounter); ok {
+		return c.Ready(queue), nil
+	}
+	st, err := b.cfg.Queue.Stats(ctx, queue)
+	return st.Ready, err
+}
+
+// cause prefers why the session ended over the error that this led to.
+func (s *session) cause(ctx context.Context, err error) error {
+	if s.ctx.Err() != nil {
+		if c := context.Cause(s.ctx); core.CodeOf(c) != core.CodeCanceled {
+			return c
+		}
+		return core.Errorf("work: pull", core.CodeClosed, "the session is closed")
+	}
+	return core.WithOp("work: pull", err)
+}
+
+// pin fixes the digest of a job that named none to the one this worker has.
+func (b *Book) pin(ctx context.Context, j *job, s *session) error {
+	j.saving.Lock()
+	defer j.saving.Unlock()
+	b.mu.Lock()
+	digest := s.plugins[j.row.Spec.Plugin]
+	row := j.row
+	skip := digest == "" || row.Spec.Digest != "" || j.stopped
+	b.mu.Unlock()
+	if skip {
+		return nil
+	}
+	row.Spec.Digest = digest
+	if err := b.writeJob(ctx, j, row); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	j.row = row
+	b.announce()
+	return nil
+}
+
+// leasedMore counts items that went out.
+func (b *Book) leasedMore(items []core.WorkItem) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, it := range items {
+		if j := b.active[it.Job]; j != nil {
+			j.counts.Leased++
+		}
+	}
+}
+
+// replace ends the session with a cause. Book.mu is held.
+func (s *session) replace(cause error) { s.cancel(cause) }
+
+// detach ends the session and forgets it.
+func (s *session) detach(cause error) {
+	s.book.mu.Lock()
+	defer s.book.mu.Unlock()
+	if s.book.sessions[s.ref.ID] == s {
+		delete(s.book.sessions, s.ref.ID)
+	}
+	s.cancel(cause)
+}
+
+// Close implements [core.WorkSession].
+func (s *session) Close() error {
+	s.detach(core.Errorf("work", core.CodeClosed, "the session is closed"))
+	return nil
+}
