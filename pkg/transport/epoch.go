@@ -33,7 +33,7 @@ func (g *EpochGuard) Observe(epoch uint64) error {
 	for {
 		seen := g.seen.Load()
 		if epoch < seen {
-			return core.Errorf("", core.CodeFenced, "the coordinator answers with epoch %d, but epoch %d has been seen: it has been replaced", epoch, seen)
+			return core.Errorf("", core.CodeFenced, "the coordinator answers with epoch %d, but epoch %d has been seen: %w", epoch, seen, errReplaced)
 		}
 		if epoch == seen || g.seen.CompareAndSwap(seen, epoch) {
 			return nil
