@@ -24,6 +24,8 @@ type scanPlan struct {
 	limit    int  // rows; 0: no limit
 	maxBytes int  // stop once this much was read; 0: no bound
 	digest   bool // sum up what was found, for a transaction
+
+	arena *keycode.Arena // memory of the rows
 }
 
 // scanned is what a walk found.
@@ -44,7 +46,7 @@ func (s *Store) Scan(ctx context.Context, prefix core.Key, opts core.ScanOptions
 	}
 	var out scanned
 	err = s.view(ctx, opScan, func(tx *bolt.Tx) (err error) {
-		out, err = s.scan(ctx, tx, scanPlan{ns: prefix.Namespace, bounds: b, reverse: opts.Reverse, limit: opts.Limit})
+		out, err = s.scan(ctx, tx, scanPlan{ns: prefix.Namespace, bounds: b, reverse: opts.Reverse, limit: opts.Limit}, nil)
 		return err
 	})
 	return out.rows, err
@@ -59,7 +61,7 @@ func (s *Store) ScanRange(ctx context.Context, prefix core.Key, opts core.ScanOp
 	rng := txn.Range{Namespace: prefix.Namespace, Revision: s.Revision()}
 	var out scanned
 	err = s.view(ctx, opScan, func(tx *bolt.Tx) (err error) {
-		out, err = s.scan(ctx, tx, scanPlan{ns: prefix.Namespace, bounds: b, reverse: opts.Reverse, limit: opts.Limit, maxBytes: maxBytes, digest: true})
+		out, err = s.scan(ctx, tx, scanPlan{ns: prefix.Namespace, bounds: b, reverse: opts.Reverse, limit: opts.Limit, maxBytes: maxBytes, digest: true}, nil)
 		return err
 	})
 	rng.Digest, rng.More = out.digest, out.more
@@ -67,8 +69,9 @@ func (s *Store) ScanRange(ctx context.Context, prefix core.Key, opts core.ScanOp
 	return out.rows, rng, err
 }
 
-// scan walks one range and, when it is a whole group, verifies it.
-func (s *Store) scan(ctx context.Context, tx *bolt.Tx, p scanPlan) (scanned, error) {
+// scan walks one range and, when it is a whole group, verifies it. rows is the
+// empty slice to append to, nil for a new one.
+func (s *Store) scan(ctx context.Context, tx *bolt.Tx, p scanPlan, rows []core.Entry) (scanned, error) {
 	var want groupStat
 	whole := p.bounds.Whole()
 	if whole {
@@ -77,8 +80,8 @@ func (s *Store) scan(ctx context.Context, tx *bolt.Tx, p scanPlan) (scanned, err
 			return scanned{}, err
 		}
 	}
-	var out scanned
-	if n := want.rows; n > 0 {
+	out := scanned{rows: rows}
+	if n := want.rows; n > 0 && rows == nil {
 		if p.limit > 0 {
 			n = min(n, uint64(p.limit))
 		}
@@ -104,7 +107,10 @@ func (s *Store) walk(ctx context.Context, tx *bolt.Tx, p scanPlan, out *scanned)
 		return nil
 	}
 	seed := envelopeSeed(p.ns)
-	var arena keycode.Arena
+	arena := p.arena
+	if arena == nil {
+		arena = new(keycode.Arena)
+	}
 	bytesRead := 0
 	c := newCursor(b, p.bounds, p.reverse)
 	for k, stored := c.first(); k != nil; k, stored = c.next() {
@@ -181,56 +187,65 @@ func (c *cursor) within(k, v []byte) ([]byte, []byte) {
 // piece from one committed state. An iteration over a whole run, or over all rows
 // without one, also verifies that none is missing, unless they change meanwhile.
 func (s *Store) Iterate(ctx context.Context, prefix core.Key, opts core.ScanOptions) iter.Seq2[core.Entry, error] {
-	v := iterVerifier{whole: keycodeWhole(prefix, opts)}
-	return txn.Pieces(opts, func(o core.ScanOptions) ([]core.Entry, bool, error) {
-		b, err := txn.NewBounds(prefix, o)
-		if err != nil {
-			return nil, false, err
-		}
-		var out scanned
-		err = s.view(ctx, opScan, func(tx *bolt.Tx) (err error) {
-			p := scanPlan{ns: prefix.Namespace, bounds: b, reverse: o.Reverse, limit: o.Limit, maxBytes: pieceBytes}
-			if out, err = s.scan(ctx, tx, p); err != nil || !v.whole || s.hook.noChecksum {
-				return err
-			}
-			return v.piece(tx, prefix.Namespace, b.Prefix, o.After == nil, &out)
-		})
-		return out.rows, out.more, err
-	})
+	return func(yield func(core.Entry, error) bool) {
+		it := iteration{s: s, ctx: ctx, prefix: prefix, whole: wholeGroup(prefix, opts)}
+		txn.Pieces(opts, it.piece)(yield)
+	}
 }
 
-func keycodeWhole(prefix core.Key, opts core.ScanOptions) bool {
+func wholeGroup(prefix core.Key, opts core.ScanOptions) bool {
 	return len(prefix.Path) == 0 && opts.After == nil && opts.Limit == 0
 }
 
-// iterVerifier holds the rows of an iteration against the stored sum of their
-// group, when that is the same at the beginning and at the end.
-type iterVerifier struct {
-	whole bool
-	want  groupStat
-	found groupStat
+// iteration reads piece by piece. It holds the rows of a whole group against the
+// stored sum, when that is the same at the beginning and at the end.
+type iteration struct {
+	s      *Store
+	ctx    context.Context
+	prefix core.Key
+	whole  bool
+	want   groupStat // stored at the beginning
+	found  groupStat
+	rows   []core.Entry // of the last piece; the caller has received copies
+	arena  keycode.Arena
 }
 
-func (v *iterVerifier) piece(tx *bolt.Tx, ns core.Namespace, group []byte, first bool, out *scanned) error {
-	if !first && out.more {
-		v.add(out.found)
+func (it *iteration) piece(o core.ScanOptions) (rows []core.Entry, more bool, err error) {
+	b, err := txn.NewBounds(it.prefix, o)
+	if err != nil {
+		return nil, false, err
+	}
+	p := scanPlan{ns: it.prefix.Namespace, bounds: b, reverse: o.Reverse, limit: o.Limit, maxBytes: pieceBytes, arena: &it.arena}
+	err = it.s.view(it.ctx, opScan, func(tx *bolt.Tx) error {
+		out, err := it.s.scan(it.ctx, tx, p, it.rows[:0])
+		if err != nil {
+			return err
+		}
+		it.rows, more = out.rows, out.more
+		return it.verify(tx, b.Prefix, o.After == nil, &out)
+	})
+	return it.rows, more, err
+}
+
+// verify adds one piece and compares at the last one.
+func (it *iteration) verify(tx *bolt.Tx, group []byte, first bool, out *scanned) error {
+	if !it.whole || it.s.hook.noChecksum {
 		return nil
 	}
-	now, err := storedGroup(opScan, tx, ns, group)
+	it.found.rows += out.found.rows
+	it.found.sum += out.found.sum
+	if !first && out.more {
+		return nil
+	}
+	now, err := storedGroup(opScan, tx, it.prefix.Namespace, group)
 	if err != nil {
 		return err
 	}
 	if first {
-		v.want, v.found = now, groupStat{}
+		it.want = now
 	}
-	v.add(out.found)
-	if !out.more && now == v.want && v.found != now {
-		return errMissingRows(opScan, ns, now, v.found)
+	if !out.more && now == it.want && it.found != now {
+		return errMissingRows(opScan, it.prefix.Namespace, now, it.found)
 	}
 	return nil
-}
-
-func (v *iterVerifier) add(g groupStat) {
-	v.found.rows += g.rows
-	v.found.sum += g.sum
 }

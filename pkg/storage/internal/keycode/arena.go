@@ -7,9 +7,10 @@ import (
 	"github.com/rollout-substrate/rollout/pkg/core"
 )
 
-// maxChunk bounds one shared allocation of an [Arena], in bytes. It also bounds
-// what one retained row keeps alive beyond itself.
-const maxChunk = 64 << 10
+// maxChunk bounds one shared allocation of an [Arena], in bytes: small enough
+// for a size class of the allocator. It also bounds what one retained row
+// keeps alive beyond itself.
+const maxChunk = 16 << 10
 
 // Arena hands out small pieces of shared allocations, so that decoding many rows
 // costs few of them. Pieces never overlap and have no spare capacity; a piece
