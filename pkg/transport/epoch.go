@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"strconv"
 	"sync/atomic"
 
@@ -40,6 +41,14 @@ func (g *EpochGuard) Observe(epoch uint64) error {
 		}
 	}
 }
+
+// errReplaced marks what an [EpochGuard] refuses.
+var errReplaced = errors.New("it has been replaced")
+
+// IsReplaced reports whether err is the refusal of a coordinator that is older than
+// one seen before. It says nothing about the caller's own epoch; its successor is to
+// be waited for.
+func IsReplaced(err error) bool { return errors.Is(err, errReplaced) }
 
 // observeHeader checks the header of an answer that succeeded.
 func (g *EpochGuard) observeHeader(md metadata.MD) error {

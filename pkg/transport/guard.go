@@ -29,6 +29,7 @@ func roleOf(method string) Role {
 	case strings.HasPrefix(method, workerPrefix):
 		return RoleWorker
 	case service == adminv1.Admin_ServiceDesc.ServiceName,
+		service == adminv1.Jobs_ServiceDesc.ServiceName,
 		service == "grpc.health.v1.Health",
 		service == "grpc.reflection.v1.ServerReflection",
 		service == "grpc.reflection.v1alpha.ServerReflection":

@@ -95,8 +95,11 @@ func TestBeats(t *testing.T) {
 			}
 		}
 		want := []core.Heartbeat{full, beat(ref, 2), none}
-		if !reflect.DeepEqual(h.core.beats, want) {
-			t.Errorf("beats arrived as %+v, want %+v", h.core.beats, want)
+		h.core.mu.Lock()
+		beats := h.core.beats
+		h.core.mu.Unlock()
+		if !reflect.DeepEqual(beats, want) {
+			t.Errorf("beats arrived as %+v, want %+v", beats, want)
 		}
 		if _, err := s.Beat(ctxFor(t), core.Heartbeat{Worker: ref, Seq: 4, State: "odd"}); !core.IsCode(err, core.CodeInvalidArgument) {
 			t.Errorf("a beat in an unknown state: %v", err)
@@ -307,6 +310,4 @@ func TestPanicIsAnswered(t *testing.T) {
 	if strings.Contains(err.Error(), "planted") || h.log.count("handler panicked") != 1 {
 		t.Errorf("a panic reads %v to the caller and is logged %d times", err, h.log.count("handler panicked"))
 	}
-	h.core.mu.TryLock() // the panic left it held
-	h.core.mu.Unlock()
 }

@@ -22,6 +22,7 @@ type channel int
 const (
 	channelBeat channel = iota
 	channelControl
+	channelWork
 	channels
 )
 
@@ -106,8 +107,15 @@ func (w *WorkerConn) newLink() (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.ccs = [channels]*grpc.ClientConn{channelBeat: cc, channelControl: cc}
 	l.closers = append(l.closers, cc.Close)
+	// Work has a connection of its own, so that a beat never queues behind bulk. It
+	// connects at the first pull.
+	work, err := dialH2(w.cfg.Addr, clientTLS(roots, w.cfg.ServerName, "h2", w.cfg.Identity.getClientCertificate), w.cfg.MaxBackoff, w.cfg.Guard, w.rec)
+	if err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	l.closers = append(l.closers, work.Close)
+	l.ccs = [channels]*grpc.ClientConn{channelBeat: cc, channelControl: cc, channelWork: work}
 	return l, nil
 }
 

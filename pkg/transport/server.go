@@ -23,13 +23,18 @@ import (
 	transportv1 "github.com/rollout-substrate/rollout/proto/rollout/transport/v1"
 )
 
-// Services are what a [Server] puts on the wire. All are required.
+// Services are what a [Server] puts on the wire. All are required but those of work,
+// which a coordinator without jobs leaves out: their methods do not exist then.
 type Services struct {
 	Registry core.Registry
 	Beats    core.Beats
 	Control  core.Control
 	Enroller core.Enroller
 	Admin    core.Admin
+
+	Work    core.Work        // hands items to workers
+	Objects core.ObjectStore // payloads and results too large for a message
+	Jobs    core.Jobs        // the operator's side of work
 }
 
 // Server serves a coordinator's contracts. Make one with [NewServer], which opens
@@ -114,6 +119,15 @@ func (s *Server) register(svc Services) {
 	transportv1.RegisterHeartbeatServer(s.grpc, &heartbeatService{s: s, beats: svc.Beats})
 	transportv1.RegisterControlServer(s.grpc, &controlService{control: svc.Control})
 	adminv1.RegisterAdminServer(s.grpc, &adminService{admin: svc.Admin})
+	if svc.Work != nil {
+		transportv1.RegisterWorkServer(s.grpc, &workService{work: svc.Work})
+	}
+	if svc.Objects != nil {
+		transportv1.RegisterBlobServer(s.grpc, &blobService{objects: svc.Objects})
+	}
+	if svc.Jobs != nil {
+		adminv1.RegisterJobsServer(s.grpc, &jobsService{jobs: svc.Jobs})
+	}
 	healthv1.RegisterHealthServer(s.grpc, s.alive)
 	reflection.Register(s.grpc)
 }
