@@ -25,7 +25,7 @@ var boltFailpoints = []struct {
 	{"beforeSyncMetaPage", `panic`, 5, 60},
 	{"beforeSyncMetaPage", `sleep(30)`, 2, 1},
 	{"lackOfDiskSpace", `return("planted")`, 3, 2},
-	{"resizeFileError", `return("planted")`, 3, 2},
+	{"resizeFileError", `return("planted")`, 1, 2},
 	{"mapError", `return("planted")`, 2, 1},
 	{"unmapError", `return("planted")`, 1, 1},
 }

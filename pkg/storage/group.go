@@ -116,10 +116,14 @@ func (s *Store) limitFile(reqs []*request) {
 // and an error of fn is returned as it is.
 func (s *Store) writing(fn func(tx *bolt.Tx) error, before func()) (err error) {
 	var tx *bolt.Tx
+	committing := false
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			err = panicked(opCommit, r)
+			if committing { // what of it is on disk is unknown
+				err = core.Wrap(opCommit, core.CodeBroken, err)
+			}
 			s.abandon(tx, err)
 		}
 	}()
@@ -134,6 +138,7 @@ func (s *Store) writing(fn func(tx *bolt.Tx) error, before func()) (err error) {
 	}
 	before()
 	id := uint64(tx.ID())
+	committing = true
 	commit := tx.Commit
 	if s.hook.commit != nil {
 		commit = func() error { return s.hook.commit(tx) }
