@@ -28,8 +28,8 @@ type Options struct {
 	Program Program  // decides defaults that differ; several at once take the coordinator's
 	Files   []string // a later file beats an earlier one
 	Environ []string // NAME=value, as [os.Environ] gives them
-	Flags   []Flag // what the command line sets
-	DataDir string // moves defaults; empty: [DefaultDataDir]
+	Flags   []Flag   // what the command line sets
+	DataDir string   // moves defaults; empty: [DefaultDataDir]
 }
 
 // Origin says which layer set a value.

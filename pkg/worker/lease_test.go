@@ -111,16 +111,16 @@ func fencesInTime(t *testing.T, f *fakeCoordinator, seed uint64, p partition, pl
 	}
 	r.run()
 	f.until(f.isReady)
-	time.Sleep(time.Duration(rnd.Int64N(int64(3 * testH))))
+	time.Sleep(time.Duration(rnd.Int64N(int64(3 * testH)))) // synctest
 	for i := 0; i < 20; i++ {
 		f.set(func() { f.upCut, f.downCut = p.up, p.down })
 		if p.flap == 0 {
-			time.Sleep(4 * testH)
+			time.Sleep(4 * testH) // synctest
 			break
 		}
-		time.Sleep(p.flap)
+		time.Sleep(p.flap) // synctest
 		f.set(func() { f.upCut, f.downCut = false, false })
-		time.Sleep(p.flap)
+		time.Sleep(p.flap) // synctest
 	}
 	// What the coordinator would have said at its first look, against when the worker
 	// had stopped for that epoch.
