@@ -33,6 +33,7 @@ type AdminConfig struct {
 type AdminConn struct {
 	cc    *grpc.ClientConn
 	admin adminv1.AdminClient
+	jobs  adminv1.JobsClient
 }
 
 var _ core.Admin = (*AdminConn)(nil)
@@ -64,7 +65,7 @@ func DialAdmin(cfg AdminConfig) (*AdminConn, error) {
 	if err != nil {
 		return nil, core.WithOp(op, err)
 	}
-	return &AdminConn{cc: cc, admin: adminv1.NewAdminClient(cc)}, nil
+	return &AdminConn{cc: cc, admin: adminv1.NewAdminClient(cc), jobs: adminv1.NewJobsClient(cc)}, nil
 }
 
 // Close ends every call and closes the connection.

@@ -441,7 +441,9 @@ func (x *WorkAttach) GetHolding() []*WorkLease {
 type WorkAttached struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Leases of holding that no longer hold.
-	Lost          []*WorkLease `protobuf:"bytes,1,rep,name=lost,proto3" json:"lost,omitempty"`
+	Lost []*WorkLease `protobuf:"bytes,1,rep,name=lost,proto3" json:"lost,omitempty"`
+	// How many items follow that the epoch holds and holding did not name.
+	Missed        uint32 `protobuf:"varint,2,opt,name=missed,proto3" json:"missed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -481,6 +483,13 @@ func (x *WorkAttached) GetLost() []*WorkLease {
 		return x.Lost
 	}
 	return nil
+}
+
+func (x *WorkAttached) GetMissed() uint32 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
 }
 
 // WorkPull asks for items.
@@ -1133,9 +1142,10 @@ const file_rollout_transport_v1_work_proto_rawDesc = "" +
 	"WorkAttach\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12<\n" +
 	"\aplugins\x18\x02 \x03(\v2\".rollout.transport.v1.LoadedPluginR\aplugins\x129\n" +
-	"\aholding\x18\x03 \x03(\v2\x1f.rollout.transport.v1.WorkLeaseR\aholding\"C\n" +
+	"\aholding\x18\x03 \x03(\v2\x1f.rollout.transport.v1.WorkLeaseR\aholding\"[\n" +
 	"\fWorkAttached\x123\n" +
-	"\x04lost\x18\x01 \x03(\v2\x1f.rollout.transport.v1.WorkLeaseR\x04lost\"6\n" +
+	"\x04lost\x18\x01 \x03(\v2\x1f.rollout.transport.v1.WorkLeaseR\x04lost\x12\x16\n" +
+	"\x06missed\x18\x02 \x01(\rR\x06missed\"6\n" +
 	"\bWorkPull\x12\x14\n" +
 	"\x05slots\x18\x01 \x01(\rR\x05slots\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\"Y\n" +
