@@ -1,0 +1,1 @@
+NAME = "lazy of twin_a"
