@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/pluginhost/internal/pyembed"
 )
 
 // instance is one started plugin of some mode. It has passed load, init and
@@ -89,6 +90,9 @@ type hostEnv struct {
 
 	// pythons finds interpreters and remembers what they said of themselves.
 	pythons *pythons
+
+	// libraries finds libpython and remembers where it was; nil asks each time.
+	libraries *pyembed.Finder
 
 	// lookupEnv reads a variable of the worker's environment.
 	lookupEnv func(name string) (string, bool)

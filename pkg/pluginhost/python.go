@@ -19,7 +19,7 @@ func startPython(ctx context.Context, m core.Manifest, env hostEnv) (instance, e
 		return nil, err
 	}
 	path, _ := env.lookupEnv("PATH") // without one no python3 is found, and the error says so
-	lib, err := pyembed.Find(ctx, pyembed.Request{
+	lib, err := env.libraries.Find(ctx, pyembed.Request{
 		Interpreter: m.Runtime.Interpreter, SearchPath: path, MinVersion: m.Runtime.PythonMin,
 	})
 	if err != nil {

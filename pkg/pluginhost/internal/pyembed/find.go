@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -40,30 +41,74 @@ type Request struct {
 	MinVersion  string // such as "3.12"; empty: any supported
 }
 
+// Finder remembers which library a request led to, as long as the interpreter's
+// file stays the same. A nil Finder remembers nothing.
+type Finder struct {
+	mu    sync.Mutex // guards known; not held while an interpreter runs
+	known map[Request]found
+}
+
+// found is a library and the interpreter's file that named it.
+type found struct {
+	lib   Library
+	path  string
+	mtime time.Time
+	size  int64
+}
+
 // Find asks interpreters where their library is, so that shims of version managers
 // and virtual environments are seen through. Without a usable one the error is
 // [core.CodeUnsupported] and says what was wrong with each.
-func Find(ctx context.Context, r Request) (Library, error) {
-	least, err := leastVersion(r.MinVersion)
+func (f *Finder) Find(ctx context.Context, r Request) (Library, error) {
+	if f == nil {
+		lib, _, err := find(ctx, r)
+		return lib, err
+	}
+	f.mu.Lock()
+	hit, ok := f.known[r]
+	f.mu.Unlock()
+	if ok {
+		if info, err := os.Stat(hit.path); err == nil && info.ModTime().Equal(hit.mtime) && info.Size() == hit.size {
+			return hit.lib, nil
+		}
+	}
+	lib, path, err := find(ctx, r)
 	if err != nil {
 		return Library{}, err
+	}
+	if info, err := os.Stat(path); err == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.known == nil {
+			f.known = make(map[Request]found)
+		}
+		f.known[r] = found{lib: lib, path: path, mtime: info.ModTime(), size: info.Size()}
+	}
+	return lib, nil
+}
+
+// find returns the first usable library and the interpreter that named it.
+func find(ctx context.Context, r Request) (Library, string, error) {
+	least, err := leastVersion(r.MinVersion)
+	if err != nil {
+		return Library{}, "", err
 	}
 	candidates := candidates(r)
 	var wrong []error
 	for _, path := range candidates {
 		lib, err := probe(ctx, path, least)
 		if err == nil {
-			return lib, nil
+			return lib, path, nil
 		}
 		if ctx.Err() != nil {
-			return Library{}, core.Wrap(op, core.CodeCanceled, ctx.Err())
+			return Library{}, "", core.Wrap(op, core.CodeCanceled, ctx.Err())
 		}
 		wrong = append(wrong, fmt.Errorf("%s: %w", path, err))
 	}
 	if len(candidates) == 0 {
 		wrong = append(wrong, errors.New("no python3 is on PATH"))
 	}
-	return Library{}, core.Errorf(op, core.CodeUnsupported,
+	return Library{}, "", core.Errorf(op, core.CodeUnsupported,
 		"no Python %v or newer with a shared library was found; install one, name it as runtime.interpreter, or use mode sidecar: %w",
 		least, errors.Join(wrong...))
 }

@@ -20,10 +20,13 @@ const pythonEnv = "ROLLOUT_TEST_PYTHON"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// pythons remembers the library for all tests of the process.
+var pythons = sync.OnceValue(func() *Finder { return &Finder{} })
+
 // interpreter opens the process's Python.
 func interpreter(t testing.TB) *Interpreter {
 	t.Helper()
-	lib, err := Find(t.Context(), Request{Interpreter: os.Getenv(pythonEnv), SearchPath: os.Getenv("PATH")})
+	lib, err := pythons().Find(t.Context(), Request{Interpreter: os.Getenv(pythonEnv), SearchPath: os.Getenv("PATH")})
 	if err != nil {
 		t.Skipf("SKIPPED: this machine has no Python that can be embedded: %v", err)
 	}
