@@ -21,6 +21,9 @@ type Flag struct {
 	Name  string // as the user typed it, such as "--addr"
 	Key   string // the key it sets
 	Value string // lists separated by commas
+	// List stands for Value where the flag was given once for each entry, so that an
+	// entry may hold a comma. The key must be a list.
+	List []string
 }
 
 // Options says what to read.
@@ -193,7 +196,16 @@ func (l *loader) flags(flags []Flag) {
 			l.fail(core.Violation{Key: f.Name, Msg: "sets no known key"})
 			continue
 		}
-		l.text(l.schema.keys[i], f.Name, f.Value, Source{Origin: FromFlag, Name: f.Name})
+		k, src := l.schema.keys[i], Source{Origin: FromFlag, Name: f.Name}
+		if f.List == nil {
+			l.text(k, f.Name, f.Value, src)
+			continue
+		}
+		if v, problem := k.finish(value{list: f.List}); problem != "" {
+			l.fail(core.Violation{Key: f.Name, Msg: problem})
+		} else {
+			l.set(k, v, src)
+		}
 	}
 }
 

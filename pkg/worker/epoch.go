@@ -32,6 +32,7 @@ type epoch struct {
 	state            core.WorkerState
 	coordinatorEpoch uint64             // of the last answer
 	reopen           context.CancelFunc // ends the open command stream; nil: none is open
+	leaving          bool               // the coordinator is being told that the epoch is over
 }
 
 // runEpoch runs everything of one epoch and returns why it ended: errFenced, errLeft
@@ -114,7 +115,7 @@ func (e *epoch) fence(reason string) error {
 // when the call is only to be repeated.
 func (e *epoch) answered(err error) error {
 	switch {
-	case err == nil, e.w.dialer.stale(err):
+	case err == nil, e.w.dialer.stale(err), e.isLeaving():
 		return nil
 	case core.IsCode(err, core.CodeFenced):
 		return e.over(err)
@@ -150,6 +151,14 @@ func (e *epoch) setState(s core.WorkerState) {
 	}
 	e.mu.Unlock()
 	e.beatNow()
+}
+
+// isLeaving reports whether this worker is ending the epoch itself, so that being told
+// of its end is no news.
+func (e *epoch) isLeaving() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.leaving
 }
 
 func (e *epoch) beatNow() {

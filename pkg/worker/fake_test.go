@@ -33,6 +33,7 @@ type fakeCoordinator struct {
 	lastReceipt time.Time
 	declared    time.Time // when the worker was declared failed; zero: it was not
 	deregister  []core.WorkerState
+	ended       uint64 // the epoch that was deregistered
 	beats       []core.Heartbeat
 	beatTimes   []time.Time
 	pending     []core.Command
@@ -166,8 +167,16 @@ func (l *fakeLink) Deregister(ctx context.Context, w core.WorkerRef, final core.
 	if err := l.f.pass(ctx, &l.f.upCut); err != nil {
 		return err
 	}
-	l.f.set(func() { l.f.deregister = append(l.f.deregister, final) })
-	return nil
+	l.f.set(func() {
+		l.f.deregister = append(l.f.deregister, final)
+		l.f.ended = w.Epoch
+		if l.f.subscribed != nil {
+			close(l.f.subscribed)
+			l.f.subscribed = nil
+		}
+	})
+	// The answer takes its time, so that others see the end first.
+	return l.f.pass(ctx, &l.f.downCut)
 }
 
 func (l *fakeLink) Acknowledge(ctx context.Context, r core.CommandResult) error {
@@ -192,7 +201,7 @@ func (l *fakeLink) Subscribe(ctx context.Context, w core.WorkerRef, after uint64
 	}
 	end := make(chan struct{})
 	f.mu.Lock()
-	if w.Epoch != f.worker {
+	if w.Epoch != f.worker || w.Epoch == f.ended {
 		f.mu.Unlock()
 		return core.Errorf("fake", core.CodeFenced, "old epoch")
 	}
@@ -297,7 +306,7 @@ func (f *fakeCoordinator) take(h core.Heartbeat) answer {
 	switch {
 	case f.beatErr != nil:
 		return answer{err: f.beatErr}
-	case h.Worker.Epoch != f.worker, !f.declared.IsZero():
+	case h.Worker.Epoch != f.worker, h.Worker.Epoch == f.ended, !f.declared.IsZero():
 		return answer{err: core.Errorf("fake", core.CodeFenced, "the epoch is over")}
 	case f.needControl && f.subscribed == nil:
 		return answer{err: core.Errorf("fake", core.CodeFailedPrecondition, "open the command stream first")}

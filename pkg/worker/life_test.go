@@ -322,6 +322,21 @@ func TestBeatsGoOnWhileItDrains(t *testing.T) {
 	})
 }
 
+// The coordinator ends the streams of an epoch that was deregistered, perhaps before
+// its answer arrives. That is no takeover.
+func TestTheEndOfItsOwnEpochIsNoTakeover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		r := start(t, f, nil)
+		f.until(f.isReady)
+		time.Sleep(3 * testH / 2)
+		f.set(func() { f.downDelay = func() time.Duration { return testH / 5 } })
+		if err := r.leaveNow(); err != nil {
+			t.Errorf("Run answers %v", err)
+		}
+	})
+}
+
 func TestLeavingDoesNotWaitLongForALostCoordinator(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake()

@@ -102,6 +102,9 @@ func (e *epoch) depart(ctx context.Context) error {
 
 // deregister ends the epoch at the coordinator, if it can be reached in time.
 func (e *epoch) deregister(ctx context.Context, final core.WorkerState, reason string) {
+	e.mu.Lock()
+	e.leaving = true
+	e.mu.Unlock()
 	e.say(ctx, "deregister", func(ctx context.Context) error {
 		return e.link.Deregister(ctx, e.ref, final, reason)
 	})

@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/rollout-substrate/rollout/internal/config"
+	"github.com/rollout-substrate/rollout/internal/events"
+	"github.com/rollout-substrate/rollout/internal/version"
+	"github.com/rollout-substrate/rollout/pkg/coordinator"
+	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/transport"
+)
+
+// privateUmask keeps every file that the programs make from other users.
+const privateUmask = 0o077
+
+// lastWords is how long a program waits at its end for somebody to read its events.
+const lastWords = 2 * time.Second
+
+const coordinatorHelp = `coordinator keeps the book of workers, hands out work, and says who is alive.
+
+usage: coordinator [run] [flags]
+
+It starts without any configuration: data, certificates and the store lie below
+./data, and it listens on 127.0.0.1:50051. Events are printed on standard output,
+one JSON object a line; logs go to standard error. SIGTERM and SIGINT end it in
+order, a second one at once.
+
+flags:
+  --config FILE      read a TOML file; may be repeated, later files win
+  --data-dir DIR     where the defaults lie (default ./data)
+  --log-level LEVEL  debug, info, warn or error (default info)
+  --version          print version, commit and Go version
+  --help             print this
+
+Every key can also be set in the environment: transport.listen_addr is
+ROLLOUT_TRANSPORT_LISTEN_ADDR. 'rollout config print' lists all of them,
+'rollout config check FILE' checks a file without starting anything.
+
+exit status: 0 clean end, 1 failure, 2 wrong usage or configuration,
+4 another coordinator has taken over the store
+`
+
+// Coordinator runs the coordinator with the arguments behind the program's name.
+func Coordinator(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
+	syscall.Umask(privateUmask)
+	o := newOptions("coordinator", coordinatorHelp, stdout)
+	goOn, err := o.parse(args, stdout)
+	if err == nil && goOn {
+		err = runCoordinator(ctx, o, stdout, stderr)
+	}
+	if err != nil {
+		report(stderr, "coordinator", err)
+	}
+	return exitCode(err)
+}
+
+// runCoordinator wires events and the coordinator.
+func runCoordinator(ctx context.Context, o *options, stdout, stderr io.Writer) error {
+	l, log, err := o.load(config.Coordinator, stderr)
+	if err != nil {
+		return err
+	}
+	cfg := l.Config
+	em, err := events.New(events.Config{Writer: stdout, Level: core.EventLevel(cfg.LogLevel)})
+	if err != nil {
+		return err
+	}
+	defer closeEvents(em, log)
+	c, err := coordinator.New(coordinator.Config{
+		RunID: cfg.RunID, StoragePath: cfg.StoragePath, Timing: cfg.Timing,
+		ListenAddr: cfg.ListenAddr, Protocol: transport.Protocol(cfg.Protocol), ServerNames: cfg.ServerNames,
+		TLSDir: cfg.TLSDir, Notice: stderr, Emitter: em, HeartbeatEvents: cfg.LogLevel == "debug",
+		Logger: log, Version: version.Get().Version,
+	})
+	if err != nil {
+		return err
+	}
+	return c.Run(ctx)
+}

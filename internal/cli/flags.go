@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/rollout-substrate/rollout/internal/config"
+	"github.com/rollout-substrate/rollout/internal/version"
+)
+
+// options is the command line of coordinator or worker.
+type options struct {
+	program string
+	set     *flag.FlagSet
+	files   stringList
+	dataDir string
+	version bool
+	flags   []config.Flag
+}
+
+// stringList is a flag that may be given more than once.
+type stringList []string
+
+func (s *stringList) String() string     { return strings.Join(*s, ",") }
+func (s *stringList) Set(v string) error { *s = append(*s, v); return nil }
+
+// newOptions returns the flags that both programs have.
+func newOptions(program, help string, stdout io.Writer) *options {
+	o := &options{program: program, set: flag.NewFlagSet(program, flag.ContinueOnError)}
+	o.set.SetOutput(io.Discard) // errors are reported by the caller, help by Usage
+	o.set.Usage = func() {
+		// Help that nobody can read has no further use.
+		_, _ = fmt.Fprint(stdout, help)
+	}
+	o.set.Var(&o.files, "config", "")
+	o.set.StringVar(&o.dataDir, "data-dir", "", "")
+	o.set.BoolVar(&o.version, "version", false, "")
+	o.key("log-level", "log.level")
+	return o
+}
+
+// key makes a flag that sets a configuration key.
+func (o *options) key(name, key string) {
+	o.set.Func(name, "", func(v string) error {
+		o.flags = append(o.flags, config.Flag{Name: "--" + name, Key: key, Value: v})
+		return nil
+	})
+}
+
+// parse reads the command line. It reports false when the program has nothing more
+// to do: help or version was asked for.
+func (o *options) parse(args []string, stdout io.Writer) (goOn bool, err error) {
+	if len(args) > 0 && args[0] == "run" {
+		args = args[1:]
+	}
+	switch err := o.set.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return false, nil
+	case err != nil:
+		return false, usageError{err}
+	case o.version:
+		_, err := fmt.Fprintf(stdout, "%s %s\n", o.program, version.Get())
+		return false, err
+	case o.set.NArg() > 0:
+		return false, usagef("%q is no argument of %s", o.set.Arg(0), o.program)
+	}
+	return true, nil
+}
+
+// load reads the configuration and logs what is worth knowing about it.
+func (o *options) load(p config.Program, stderr io.Writer) (*config.Loaded, *slog.Logger, error) {
+	l, err := config.Load(config.Options{Program: p, Files: o.files, Environ: os.Environ(), Flags: o.flags, DataDir: o.dataDir})
+	if err != nil {
+		return nil, nil, err
+	}
+	log := newLogger(stderr, l.Config)
+	for _, w := range l.Warnings {
+		log.Warn("configuration", "warning", w.String())
+	}
+	return l, log, nil
+}
