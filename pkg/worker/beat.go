@@ -154,6 +154,9 @@ func (b *beater) heard(a answer) error {
 	case core.IsCode(a.err, core.CodeFailedPrecondition):
 		b.heardAt = time.Now()
 		b.e.reopenControl()
+		if b.e.bench != nil {
+			b.e.bench.reopen()
+		}
 		return nil // sent again when the stream is open, or as if unanswered
 	case onlyThisBeat(a.err):
 		b.heardAt = time.Now()
@@ -186,9 +189,14 @@ func (b *beater) heard(a answer) error {
 
 // vitals is what a beat says of the worker.
 func (e *epoch) vitals() core.Heartbeat {
+	h := core.Heartbeat{Worker: e.ref, ControlSeq: e.w.commands.lastSeen()}
+	if e.bench != nil {
+		h.SlotsBusy, h.WorkOpen, h.WorkSeq = e.bench.busy()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return core.Heartbeat{Worker: e.ref, State: e.state, ControlSeq: e.w.commands.lastSeen()}
+	h.State = e.state
+	return h
 }
 
 func (e *epoch) coordinatorIs(epoch uint64) {

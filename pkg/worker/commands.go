@@ -156,6 +156,9 @@ func drainReason(cmd core.Command) string {
 func (w *node) carryOut(ctx context.Context, cmd core.Command) error {
 	switch cmd.Kind {
 	case core.CommandCancel:
+		if e := w.current.Load(); e != nil && e.bench != nil {
+			e.bench.cancelJob(cmd.Job)
+		}
 		c, ok := w.cfg.Executor.(Canceler)
 		if !ok {
 			return nil // nothing runs here that could belong to the job
@@ -169,7 +172,11 @@ func (w *node) carryOut(ctx context.Context, cmd core.Command) error {
 		case !ok:
 			return core.Errorf("worker: reload", core.CodeNotFound, "the worker has no plugin %q", cmd.Plugin)
 		}
-		return hook(ctx, "reload", w.cfg.InitTimeout, func(ctx context.Context) error { return r.Reload(ctx, cmd.Plugin) })
+		err := hook(ctx, "reload", w.cfg.InitTimeout, func(ctx context.Context) error { return r.Reload(ctx, cmd.Plugin) })
+		if e := w.current.Load(); e != nil && e.bench != nil {
+			e.bench.tellPlugins()
+		}
+		return err
 	}
 	return core.Errorf("worker: command", core.CodeUnsupported, "this worker does not know the command %q", cmd.Kind)
 }

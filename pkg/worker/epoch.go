@@ -20,12 +20,14 @@ type epoch struct {
 	timing core.Timing
 	lease  *lease
 
-	ctx    context.Context // ends with the epoch; its cause says why
-	cancel context.CancelCauseFunc
-	kick   chan struct{} // one token: beat now
-	opened chan struct{} // closed when the command stream is first open
-	ready  chan struct{} // closed when a beat in state ready was acknowledged
-	fenced sync.Once
+	ctx     context.Context // ends with the epoch; its cause says why
+	cancel  context.CancelCauseFunc
+	kick    chan struct{} // one token: beat now
+	opened  chan struct{} // closed when the command stream is first open
+	ready   chan struct{} // closed when a beat in state ready was acknowledged
+	fenced  sync.Once
+	bench   *workbench    // nil where the link carries no work
+	working chan struct{} // closed when the bench may begin
 
 	// mu guards the fields below; nothing is called while it is held.
 	mu               sync.Mutex
@@ -41,17 +43,21 @@ func (w *node) runEpoch(ctx context.Context, reg core.Registered) error {
 	e := &epoch{
 		w: w, link: w.link, reg: reg, timing: reg.Timing, lease: newLease(w.clock(), reg.Timing.SelfFence),
 		ref: core.WorkerRef{ID: w.rec.ID, Epoch: reg.Epoch}, log: w.log.With("epoch", reg.Epoch),
-		kick: make(chan struct{}, 1), opened: make(chan struct{}), ready: make(chan struct{}),
+		kick: make(chan struct{}, 1), opened: make(chan struct{}), ready: make(chan struct{}), working: make(chan struct{}),
 		state: core.StateInit, coordinatorEpoch: reg.CoordinatorEpoch,
 	}
 	e.ctx, e.cancel = context.WithCancelCause(ctx)
 	defer e.cancel(errLeft)
+	if l, ok := w.link.(workLink); ok {
+		e.bench = newWorkbench(e, l)
+		defer e.bench.cut()
+	}
 	e.log.Info("registered", "coordinator_epoch", reg.CoordinatorEpoch, "heartbeat_interval", e.timing.HeartbeatInterval)
 	w.current.Store(e)
 	defer w.current.Store(nil)
 
 	var group sync.WaitGroup
-	for _, part := range []func(context.Context) error{e.beat, e.control, e.watchLease, e.live} {
+	for _, part := range []func(context.Context) error{e.beat, e.control, e.watchLease, e.work, e.live} {
 		group.Go(func() { e.cancel(part(e.ctx)) })
 	}
 	group.Wait()

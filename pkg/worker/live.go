@@ -48,6 +48,7 @@ func (e *epoch) prepare(ctx context.Context) error {
 	}
 	e.w.saveState(ctx, core.StateReady)
 	e.log.Info("ready")
+	close(e.working)
 	return nil
 }
 
@@ -77,6 +78,12 @@ func (e *epoch) depart(ctx context.Context) error {
 	e.setState(core.StateDraining)
 	e.w.saveState(ctx, core.StateDraining)
 	left := max(e.w.cfg.DrainTimeout-time.Since(at), 0)
+	if e.bench != nil {
+		finish, cancel := context.WithTimeout(ctx, left)
+		e.bench.drain(finish)
+		cancel()
+		left = max(e.w.cfg.DrainTimeout-time.Since(at), hookGrace)
+	}
 	if err := hook(ctx, "drain", left, e.w.cfg.Executor.Drain); err != nil && ctx.Err() == nil {
 		e.log.Warn("the drain did not finish, what is left goes to other workers", "err", err)
 	}

@@ -43,9 +43,10 @@ type Book struct {
 	// only: no call of Storage, Queue or Objects is made under it.
 	mu       sync.Mutex
 	active   map[core.JobID]*job
-	order    []*job // active jobs by descending priority, then age
-	sessions map[core.WorkerID]*session
-	changed  chan struct{} // closed and replaced when a job can be served that could not before
+	order    []*job                     // active jobs by descending priority, then age
+	sessions map[core.WorkerID]*session // open ones
+	latest   map[core.WorkerID]*session // the last of each worker that may hold items
+	changed  chan struct{}              // closed and replaced when a job can be served that could not before
 	closed   bool
 }
 
@@ -83,6 +84,7 @@ func Open(ctx context.Context, cfg Config) (*Book, error) {
 		cfg: cfg, log: cfg.Logger,
 		active:   make(map[core.JobID]*job),
 		sessions: make(map[core.WorkerID]*session),
+		latest:   make(map[core.WorkerID]*session),
 		changed:  make(chan struct{}),
 	}
 	b.run, b.end = context.WithCancel(context.Background())

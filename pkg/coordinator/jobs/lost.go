@@ -20,6 +20,9 @@ func (b *Book) ReleaseWorker(ctx context.Context, w core.WorkerRef, loss bool, r
 		delete(b.sessions, w.ID)
 		s.replace(core.Errorf("work", core.CodeFenced, "epoch %d of worker %s is over: %s", w.Epoch, w.ID, reason))
 	}
+	if s := b.latest[w.ID]; s != nil && s.ref.Epoch <= w.Epoch {
+		delete(b.latest, w.ID)
+	}
 	b.mu.Unlock()
 	released, err := b.cfg.Queue.ReleaseOwner(ctx, w.ID, w.Epoch, loss, reason)
 	if err != nil {

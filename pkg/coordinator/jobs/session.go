@@ -56,7 +56,7 @@ func (b *Book) Attach(ctx context.Context, w core.WorkerRef, plugins []core.Load
 	if old != nil {
 		old.replace(core.Errorf("work", core.CodeConflict, "a newer stream of worker %s has taken over", w.ID))
 	}
-	b.sessions[w.ID] = s
+	b.sessions[w.ID], b.latest[w.ID] = s, s
 	b.mu.Unlock()
 	s.SetPlugins(plugins)
 	if err := s.resume(ctx, holding); err != nil {
@@ -313,6 +313,16 @@ func (b *Book) leasedMore(items []core.WorkItem) {
 			j.counts.Leased++
 		}
 	}
+}
+
+// Holding returns how many items an epoch holds now. It answers from memory.
+func (b *Book) Holding(w core.WorkerRef) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.latest[w.ID]; s != nil && s.ref.Epoch == w.Epoch {
+		return len(s.held)
+	}
+	return 0
 }
 
 // replace ends the session with a cause. Book.mu is held.
