@@ -21,7 +21,7 @@ func (c *Coordinator) Status(_ context.Context) (core.Status, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.Addr = c.addr
-	s.MassFailure = c.machine.Held() || len(c.unreturned) > 0
+	s.MassFailure = c.machine.Held() || len(c.owedSlow) > 0
 	for _, w := range c.workers {
 		s.Workers[w.liveness]++
 	}
@@ -66,7 +66,6 @@ func (c *Coordinator) ForgetWorker(ctx context.Context, id core.WorkerID) error 
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.machine.Forget(id)
-		c.forgetReturns(id)
 		if w := c.workers[id]; w != nil {
 			delete(c.workers, id)
 			w.announce()
@@ -88,10 +87,8 @@ func (c *Coordinator) prepareForget(ctx context.Context, b *batch, id core.Worke
 		return core.Errorf("", core.CodeNotFound, "no worker %s is known", id)
 	case row != nil && !row.over():
 		return core.Errorf("", core.CodeFailedPrecondition, "worker %s is %s: drain it first, or wait until it has failed", id, row.Liveness)
-	case row != nil:
-		if err := c.returnAll(ctx, b, row); err != nil {
-			return err
-		}
+	case row != nil && len(row.Owed) > 0 && c.cfg.Work != nil:
+		return core.Errorf("", core.CodeFailedPrecondition, "the work of worker %s is still being returned, try again", id)
 	}
 	bk, err := b.book(ctx, id)
 	if err != nil {

@@ -12,11 +12,11 @@ type batch struct {
 	tx      core.Txn
 	seq     uint64 // number of the last event in it
 	bytes   int    // staged so far
-	tainted bool   // a change that failed has staged something by itself
+	tainted bool   // a change that failed has left a part of itself in tx
 
+	// Of the change in preparation.
 	staged []stagedRow
 	events []core.Event
-	direct bool // the change in preparation wrote to tx itself
 }
 
 type stagedRow struct {
@@ -59,23 +59,14 @@ func (b *batch) del(key core.Key) { b.staged = append(b.staged, stagedRow{key: k
 // event stages a domain event.
 func (b *batch) event(ev core.Event) { b.events = append(b.events, ev) }
 
-// writeDirectly returns the transaction for a part that stages rows of its own. If
-// the change fails afterwards, its batch is given up and tried without it.
-func (b *batch) writeDirectly() core.Txn {
-	b.direct = true
-	return b.tx
-}
-
 // run prepares one change and, when that succeeds, stages it with its events.
 func (b *batch) run(ctx context.Context, o *op) error {
-	b.staged, b.events, b.direct = b.staged[:0], b.events[:0], false
-	err := o.prepare(ctx, b)
-	if err == nil {
-		err = b.stage()
+	b.staged, b.events = b.staged[:0], b.events[:0]
+	if err := o.prepare(ctx, b); err != nil {
+		return err
 	}
-	if err != nil && b.direct {
-		b.tainted = true
-	}
+	err := b.stage()
+	b.tainted = err != nil
 	return err
 }
 
@@ -88,8 +79,6 @@ func (b *batch) stage() error {
 		b.staged = append(b.staged, stagedRow{eventKey(b.seq + uint64(i) + 1), value})
 	}
 	for _, r := range b.staged {
-		// From here on an error leaves a part of the change behind.
-		b.direct = true
 		err := error(nil)
 		if r.value == nil {
 			err = b.tx.Delete(r.key)

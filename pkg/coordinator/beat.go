@@ -171,24 +171,3 @@ func (c *Coordinator) Disconnected(ref core.WorkerRef, reason string) {
 	now := c.now()
 	c.apply(c.machine.Disconnect(now, ref, "connection broken: "+reason), now)
 }
-
-// OpenWork records that the work stream of an epoch is open, so that beats which
-// count on it are accepted. The stream's end calls release, once or more.
-func (c *Coordinator) OpenWork(ref core.WorkerRef) (release func(), err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	w, err := c.current(ref)
-	if err != nil {
-		return nil, core.WithOp("open work", err)
-	}
-	w.work++
-	open := true
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if open && w.epoch == ref.Epoch && w.work > 0 {
-			w.work--
-		}
-		open = false
-	}, nil
-}

@@ -70,23 +70,15 @@ type Config struct {
 	// EventRetention is how many domain events the store keeps. Default:
 	// [DefaultEventRetention].
 	EventRetention int
-	// Requeuer returns the work of lost workers. Default: there is no work.
-	Requeuer Requeuer
+	// Work opens the book of work once the coordinator's own book is open; it is
+	// closed before the store. Default: there is no work.
+	Work func(ctx context.Context, c *Coordinator) (Workbook, error)
 	// RequeueRate is how many lost workers a second have their work returned while a
 	// mass failure holds requeue back. Default: [DefaultRequeueRate].
 	RequeueRate float64
 	// StopTimeout bounds how long an ordered shutdown waits for the last events to
 	// be printed. Default: [DefaultStopTimeout].
 	StopTimeout time.Duration
-}
-
-// Requeuer returns the work of workers that are gone.
-type Requeuer interface {
-	// Requeue stages in tx the return of everything that the epoch w holds, and
-	// tells how many items that are. It may run many times for one transaction that
-	// commits, and has no effect outside tx. Calling it for an epoch that holds
-	// nothing is no error.
-	Requeue(ctx context.Context, tx core.Txn, w core.WorkerRef) (items int, err error)
 }
 
 // WithDefaults returns c with every zero field set to its default.
@@ -130,8 +122,8 @@ func (c Config) Validate() core.Violations {
 	if c.EventRetention < 16 {
 		add("EventRetention", "%d is below 16, events would vanish before they are printed", c.EventRetention)
 	}
-	if c.RequeueRate < 0 {
-		add("RequeueRate", "%v is negative, give workers a second", c.RequeueRate)
+	if c.RequeueRate < 0.001 || c.RequeueRate > 1e6 {
+		add("RequeueRate", "%v is outside 0.001 to 1000000, give workers a second", c.RequeueRate)
 	}
 	if c.StopTimeout < 0 {
 		add("StopTimeout", "%v is negative, give how long to wait at the end", c.StopTimeout)

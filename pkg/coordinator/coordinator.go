@@ -38,9 +38,13 @@ type Coordinator struct {
 	ready    chan struct{} // closed when Run serves
 	running  atomic.Bool   // Run was called
 	suspends suspendClock
+	work     Workbook // set before anything is served; nil: none
+	// returnWork holds one token: something may be owed.
+	returnWork chan struct{}
 	// Faults and short cuts that only tests of this package set.
-	unserved bool // Run opens no sockets
-	anyEpoch bool // a transaction stores what an older epoch says
+	unserved bool                            // Run opens no sockets
+	anyEpoch bool                            // a transaction stores what an older epoch says
+	part     func(ctx context.Context) error // runs beside the others
 
 	// mu guards what follows and everything inside the workers. It is held for
 	// memory work only: no input or output, no waiting, no call that leaves the
@@ -48,9 +52,10 @@ type Coordinator struct {
 	mu          sync.Mutex
 	machine     *liveness.Machine
 	workers     map[core.WorkerID]*worker
-	dirty       []*worker // beats not yet written to the ledger
-	unreturned  []core.WorkerRef
-	returnWork  chan struct{} // one token: unreturned may hold something
+	dirty       []*worker     // beats not yet written to the ledger
+	owedNow     []owed        // ended epochs whose work is returned at once
+	owedSlow    []owed        // the same, held back after a mass failure
+	slowNext    time.Duration // when the next of owedSlow may be returned
 	deaf        bool          // liveness has ended: broken connections mean nothing
 	skewReports skewLimit
 	addr        string

@@ -94,8 +94,10 @@ func (c *Coordinator) apply(tr liveness.Transition, now time.Duration) {
 		must:    true,
 		prepare: func(ctx context.Context, b *batch) error { return c.prepareTransition(ctx, b, tr, at, now, lastSeen) },
 		done: func(err error) {
-			if err == nil && tr.Held {
-				c.holdReturn(tr.Worker)
+			if err == nil && tr.To == core.LivenessFailed {
+				c.mu.Lock()
+				c.owe(tr.Held, owed{tr.Worker, true, "its worker failed"})
+				c.mu.Unlock()
 			}
 		},
 	})
@@ -118,10 +120,11 @@ func (c *Coordinator) prepareTransition(ctx context.Context, b *batch, tr livene
 	case core.LivenessSuspect:
 		ev.Topic, ev.Attrs["reason"] = core.TopicWorkerSuspect, tr.Reason
 	case core.LivenessFailed:
-		items, err := c.returnWorkOf(ctx, b, row, tr)
-		if err != nil {
-			return err
+		items := 0
+		if c.work != nil && !tr.Held {
+			items = c.work.Holding(tr.Worker)
 		}
+		c.owing(row, true, "its worker failed")
 		ev.Topic, ev.Level = core.TopicWorkerFailed, core.LevelWarn
 		ev.Attrs["due_at"] = eventTime(at.Add(tr.Due - now))
 		ev.Attrs["last_seen_at"] = eventTime(lastSeen)

@@ -133,7 +133,7 @@ func TestBeatChecksStreams(t *testing.T) {
 		beat := core.Heartbeat{Worker: m.ref, Seq: 9, State: core.StateInit, WorkOpen: true}
 		_, err := c.Beat(t.Context(), beat)
 		wantCode(t, err, core.CodeFailedPrecondition)
-		release, err := c.OpenWork(m.ref)
+		release, err := c.openWork(m.ref)
 		if err != nil {
 			t.Fatal(err)
 		}

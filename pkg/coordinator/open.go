@@ -117,11 +117,8 @@ func (c *Coordinator) loadWorkers(ctx context.Context) error {
 			id: row.ID, epoch: row.Epoch, state: row.State, liveness: row.Liveness, registeredAt: -1,
 			lastSeen: row.LastSeenAt, beatSeq: row.BeatSeq, changed: make(chan struct{}),
 		}
-		for _, epoch := range row.Unreturned {
-			c.unreturned = append(c.unreturned, core.WorkerRef{ID: row.ID, Epoch: epoch})
-		}
+		c.owe(false, row.owedOf()...)
 	}
-	c.pokeReturns()
 	return nil
 }
 

@@ -79,8 +79,8 @@ func (c *Coordinator) prepareRegister(ctx context.Context, b *batch, r core.Regi
 		if old.Liveness != core.LivenessDeregistered {
 			topic = core.TopicWorkerRecovered
 		}
-		if err := c.returnAll(ctx, b, old); err != nil {
-			return workerRow{}, err
+		if !old.over() {
+			c.owing(old, true, "its worker began a new epoch")
 		}
 	}
 	now := c.wall()
@@ -91,6 +91,9 @@ func (c *Coordinator) prepareRegister(ctx context.Context, b *batch, r core.Regi
 			CertSerial: r.CertSerial, Inventory: r.Inventory,
 		},
 		Protocol: min(r.ProtocolMax, ProtocolMax),
+	}
+	if old != nil {
+		row.Owed = old.Owed
 	}
 	attrs := core.Attrs{
 		"epoch": row.Epoch, "addr": r.Addr, "version": r.Version, "inventory": inventoryAttrs(r.Inventory),
@@ -116,7 +119,8 @@ func (c *Coordinator) applyRegister(now time.Duration, row workerRow) (acked uin
 	w.epoch, w.state, w.liveness = row.Epoch, row.State, row.Liveness
 	w.registeredAt, w.lastSeen = now, row.LastSeenAt
 	w.beatSeq, w.slotsBusy, w.skew, w.skewed = 0, 0, 0, 0
-	c.forgetReturns(w.id)
+	c.unhold(w.id)
+	c.owe(false, row.owedOf()...)
 	c.machine.Watch(now, w.ref())
 	w.announce()
 	return w.book.acked
@@ -170,10 +174,7 @@ func (c *Coordinator) prepareDeregister(ctx context.Context, b *batch, ref core.
 		return nil, fencedOver(ref, row.Liveness)
 	}
 	row.State, row.Liveness = final, core.LivenessDeregistered
-	if err := c.returnAll(ctx, b, row); err != nil {
-		return nil, err
-	}
-	row.Unreturned = nil
+	c.owing(row, false, "its worker left")
 	bk, err := b.leaveBook(ctx, ref, final)
 	if err != nil {
 		return nil, err
@@ -194,7 +195,7 @@ func (c *Coordinator) applyDeregister(ref core.WorkerRef, final core.WorkerState
 	w.state, w.liveness, w.slotsBusy = final, core.LivenessDeregistered, 0
 	w.book.become(left)
 	c.endEpoch(w, fencedOver(ref, w.liveness))
-	c.forgetReturns(w.id)
+	c.owe(false, owed{ref, false, "its worker left"})
 	w.announce()
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -15,9 +14,15 @@ import (
 type workerRow struct {
 	core.WorkerRow
 	Protocol uint32 `json:"protocol"`
-	// Unreturned are ended epochs whose work has not been returned to the queue yet,
-	// because a mass failure holds it back.
-	Unreturned []uint64 `json:"unreturned,omitempty"`
+	// Owed are ended epochs whose work has not been returned to the queue yet.
+	Owed []owedRow `json:"owed,omitempty"`
+}
+
+// owedRow is an ended epoch whose work has still to be returned.
+type owedRow struct {
+	Epoch  uint64 `json:"epoch"`
+	Loss   bool   `json:"loss"` // the worker was lost, it did not leave
+	Reason string `json:"reason"`
 }
 
 // over reports whether the row's epoch has ended.
@@ -166,8 +171,3 @@ func plain(v any) any {
 
 // eventTime prints a time as attrs carry it.
 func eventTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
-
-// without returns s without every v.
-func without(s []uint64, v uint64) []uint64 {
-	return slices.DeleteFunc(slices.Clone(s), func(x uint64) bool { return x == v })
-}

@@ -54,7 +54,6 @@ func (c *Coordinator) serve(ctx context.Context) error {
 	sup.start("event outbox", c.outbox.run)
 	sup.start("epoch watch", c.watchEpoch)
 	sup.start("upkeep", c.upkeep)
-	sup.start("requeue", c.returnSlowly)
 	if err := c.startServing(sup); err != nil {
 		sup.fail(err)
 	}
@@ -65,6 +64,11 @@ func (c *Coordinator) serve(ctx context.Context) error {
 	sup.stop("server")
 	sup.stop("epoch watch")
 	sup.stop("requeue")
+	if c.work != nil {
+		if err := c.work.Close(); err != nil {
+			sup.fail(core.WithOp("coordinator: close the book of work", err))
+		}
+	}
 	sup.stop("upkeep")
 	c.finish(sup)
 	sup.stop("event outbox")
@@ -75,6 +79,10 @@ func (c *Coordinator) serve(ctx context.Context) error {
 
 // startServing opens the sockets and starts what needs them.
 func (c *Coordinator) startServing(sup *supervisor) error {
+	if err := c.startWork(sup.ctx); err != nil {
+		return err
+	}
+	sup.start("requeue", c.returnOwed)
 	addr := "none"
 	if !c.unserved {
 		srv, err := c.listen(sup.ctx)
@@ -85,6 +93,9 @@ func (c *Coordinator) startServing(sup *supervisor) error {
 		addr = srv.Addr()
 	}
 	sup.start("detection", c.detect)
+	if c.part != nil {
+		sup.start("planted", c.part)
+	}
 	c.announceStart(addr)
 	return nil
 }

@@ -1,0 +1,6 @@
+//go:build !race
+
+package coordinator
+
+// raceEnabled tells that the race detector makes everything several times slower.
+const raceEnabled = false
