@@ -9,7 +9,7 @@ func nouns(t *tool) []*cobra.Command {
 		workersCmd(t),
 		drainCmd(t),
 		eventsCmd(t),
-		group("store", "Copy and inspect stores", storeBackupCmd(t)),
+		group("store", "Check, copy and inspect stores", storeCheckCmd(t), storeBackupCmd(t), storeRestoreCmd(t), storeCompactCmd(t), storeScanCmd(t)),
 		group("cert", "Show and issue certificates", certShowCmd(t), certIssueCmd(t), certRotateCmd(t)),
 		group("token", "Make join tokens", tokenNewCmd(t)),
 		group("config", "Check and print the configuration", configCheckCmd(t), configPrintCmd(t)),
