@@ -8,7 +8,7 @@ import (
 )
 
 // maxPending bounds the commands that wait for one worker.
-const maxPending = 1000
+const maxPending = 256
 
 // book is one worker's commands. Memory and store hold the same one.
 type book struct {

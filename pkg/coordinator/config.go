@@ -70,7 +70,10 @@ type Config struct {
 	// EventRetention is how many domain events the store keeps. Default:
 	// [DefaultEventRetention].
 	EventRetention int
-	// Work opens the book of work once the coordinator's own book is open; it is
+	// Objects keeps payloads too large for a message. Required with Work; the caller
+	// closes it after Run.
+	Objects core.ObjectStore
+	// Work opens the book of work, such as [Jobs] does, once the coordinator's own book is open; it is
 	// closed before the store. Default: there is no work.
 	Work func(ctx context.Context, c *Coordinator) (Workbook, error)
 	// RequeueRate is how many lost workers a second have their work returned while a
@@ -121,6 +124,9 @@ func (c Config) Validate() core.Violations {
 	}
 	if c.EventRetention < 16 {
 		add("EventRetention", "%d is below 16, events would vanish before they are printed", c.EventRetention)
+	}
+	if c.Work != nil && c.Objects == nil {
+		add("Objects", "is missing, a coordinator that keeps work needs an object store")
 	}
 	if c.RequeueRate < 0.001 || c.RequeueRate > 1e6 {
 		add("RequeueRate", "%v is outside 0.001 to 1000000, give workers a second", c.RequeueRate)

@@ -65,6 +65,7 @@ var (
 	_ core.Coordinator = (*Coordinator)(nil)
 	_ core.Enroller    = (*Coordinator)(nil)
 	_ core.Admin       = (*Coordinator)(nil)
+	_ core.Work        = (*Coordinator)(nil)
 )
 
 // worker is what memory knows of one worker. The store has the rest.

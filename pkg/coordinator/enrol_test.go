@@ -53,7 +53,8 @@ func TestEnrolment(t *testing.T) {
 
 func TestTokensRunOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := start(t, newStore())
+		shift, adjust := shiftedWall()
+		c := start(t, newStore(), adjust)
 		_, err := c.NewToken(t.Context(), core.TokenSpec{Uses: -1})
 		wantCode(t, err, core.CodeInvalidArgument)
 		twice, err := c.NewToken(t.Context(), core.TokenSpec{Uses: 2})
@@ -67,13 +68,13 @@ func TestTokensRunOut(t *testing.T) {
 		wantCode(t, enrol(t, c, 3, "k3", text), core.CodeUnauthenticated)
 		ok(t, enrol(t, c, 2, "k2", text))
 		ok(t, enrol(t, c, 4, "k4", string(short.Reveal())))
-		time.Sleep(time.Minute)
+		shift(time.Minute)
 		err = enrol(t, c, 5, "k5", string(short.Reveal()))
 		wantCode(t, err, core.CodeUnauthenticated)
 		if !strings.Contains(err.Error(), "ran out") {
 			t.Errorf("the text must say why: %v", err)
 		}
-		time.Sleep(48 * time.Hour)
+		shift(48 * time.Hour)
 		_, err = c.NewToken(t.Context(), core.TokenSpec{})
 		ok(t, err)
 		es, err := c.store.Scan(t.Context(), core.NewKey(core.NamespaceTokens), core.ScanOptions{})

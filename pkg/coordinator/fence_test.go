@@ -168,7 +168,7 @@ func TestIdleCoordinatorNoticesItsSuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore()
 		older := start(t, store)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Minute)
 		if _, err := storage.RaiseEpoch(t.Context(), store); err != nil {
 			t.Fatal(err)
 		}

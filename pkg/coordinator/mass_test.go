@@ -14,6 +14,7 @@ import (
 
 // shelf is a workbook in which every epoch holds one item until it is released.
 type shelf struct {
+	noJobs
 	mu       sync.Mutex // guards what follows
 	released map[core.WorkerRef][]time.Time
 	losses   map[core.WorkerRef]bool
@@ -25,6 +26,7 @@ func withShelf(s *shelf) func(*Config, *Coordinator) {
 	s.released, s.losses = make(map[core.WorkerRef][]time.Time), make(map[core.WorkerRef]bool)
 	return func(cfg *Config, _ *Coordinator) {
 		cfg.Work = func(context.Context, *Coordinator) (Workbook, error) { return s, nil }
+		cfg.Objects = noObjects{}
 	}
 }
 
@@ -56,6 +58,11 @@ func (s *shelf) Holding(w core.WorkerRef) int {
 func (s *shelf) Close() error { s.mu.Lock(); defer s.mu.Unlock(); s.closed = true; return nil }
 
 func (s *shelf) count() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.released) }
+
+// noJobs is named apart from [core.Jobs], which has a method of that name.
+type noJobs interface{ core.Jobs }
+
+type noObjects struct{ core.ObjectStore }
 
 type idleSession struct{}
 

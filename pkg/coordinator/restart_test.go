@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,25 +171,29 @@ func TestRunIDIsMadeOnce(t *testing.T) {
 	wantCode(t, err, core.CodeConfigInvalid)
 }
 
+// shiftedWall gives a coordinator a wall clock that is off by what shift was last
+// called with.
+func shiftedWall() (shift func(time.Duration), adjust func(*Config, *Coordinator)) {
+	var off atomic.Int64
+	return func(d time.Duration) { off.Store(int64(d)) }, func(_ *Config, c *Coordinator) {
+		if c != nil {
+			c.wall = func() time.Time { return time.Now().Round(0).Add(time.Duration(off.Load())) }
+		}
+	}
+}
+
 // TestR20ClockJumps moves both wall clocks about while a worker beats.
 func TestR20ClockJumps(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	for _, jump := range []time.Duration{time.Hour, -time.Hour, 10 * year, -10 * year} {
 		t.Run(fmt.Sprint(jump), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var mu sync.Mutex
-				off := time.Duration(0)
-				c := start(t, newStore(), func(_ *Config, c *Coordinator) {
-					if c != nil {
-						c.wall = func() time.Time { mu.Lock(); defer mu.Unlock(); return time.Now().Round(0).Add(off) }
-					}
-				})
+				jumpTo, adjust := shiftedWall()
+				c := start(t, newStore(), adjust)
 				m, dead := c.join(t, 1), c.join(t, 2)
 				stop := m.keepBeating(t)
 				time.Sleep(testH)
-				mu.Lock()
-				off = jump // our clock jumps: no lease is stretched, nobody dies
-				mu.Unlock()
+				jumpTo(jump) // our clock jumps: no lease is stretched, nobody dies
 				time.Sleep(testH)
 				synctest.Wait()
 				failed := c.rec.of(core.TopicWorkerFailed)

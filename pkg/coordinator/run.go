@@ -109,10 +109,14 @@ func (c *Coordinator) listen(ctx context.Context) (*transport.Server, error) {
 	if err := c.adoptToken(ctx, ca.JoinToken()); err != nil {
 		return nil, err
 	}
+	services := transport.Services{Registry: c, Beats: c, Control: c, Enroller: c, Admin: c}
+	if c.work != nil {
+		services.Work, services.Jobs, services.Objects = c, c.work, c.cfg.Objects
+	}
 	return transport.NewServer(transport.Config{
 		Addr: c.cfg.ListenAddr, Protocol: c.cfg.Protocol, ServerNames: c.cfg.ServerNames,
 		Authority: ca, Epoch: c.epoch, Limits: c.cfg.Limits, Logger: c.log,
-	}, transport.Services{Registry: c, Beats: c, Control: c, Enroller: c, Admin: c})
+	}, services)
 }
 
 // announceStart tells that the coordinator serves.

@@ -11,6 +11,7 @@ import (
 // Workbook is the book of work that a coordinator keeps beside the book of workers.
 type Workbook interface {
 	core.Work
+	core.Jobs
 
 	// ReleaseWorker ends everything that a worker's epochs up to w.Epoch hold and
 	// returns how many items are ready again. With loss each item counts a lost
@@ -76,19 +77,47 @@ func (c *Coordinator) Attach(ctx context.Context, ref core.WorkerRef, plugins []
 		release()
 		return nil, core.WithOp(op, err)
 	}
-	return &workSession{WorkSession: s, release: release}, nil
+	return &workSession{WorkSession: s, c: c, ref: ref, release: release}, nil
 }
 
-// workSession tells the book of workers when its stream ends.
+// workSession is a session that ends, as the book of workers sees it, with the
+// worker's epoch, and whose end that book is told.
 type workSession struct {
 	core.WorkSession
+	c       *Coordinator
+	ref     core.WorkerRef
 	release func()
+}
+
+// Pull implements [core.WorkSession].
+func (s *workSession) Pull(ctx context.Context, budget core.PullBudget) ([]core.WorkItem, error) {
+	if err := s.c.living(s.ref); err != nil {
+		return nil, core.WithOp("pull", err)
+	}
+	return s.WorkSession.Pull(ctx, budget)
+}
+
+// Submit implements [core.WorkSession]. A worker that was declared failed is refused
+// at once, even before its leases are taken away.
+func (s *workSession) Submit(ctx context.Context, results []core.WorkResult) ([]error, error) {
+	if err := s.c.living(s.ref); err != nil {
+		return nil, core.WithOp("submit", err)
+	}
+	return s.WorkSession.Submit(ctx, results)
 }
 
 // Close implements [core.WorkSession].
 func (s *workSession) Close() error {
 	s.release()
 	return s.WorkSession.Close()
+}
+
+// living returns nil for an epoch that is not over, else [core.CodeFenced].
+func (c *Coordinator) living(ref core.WorkerRef) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, err := c.current(ref)
+	return err
 }
 
 // openWork records that a work stream of an epoch is open. release may be called
