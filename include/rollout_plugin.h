@@ -57,7 +57,8 @@
  *     A function returns 0 for success and anything else for failure. After a
  *     failure the buf may hold a message in UTF-8 for people, and in version 2
  *     code and retry say what the caller should do; all zero means "the plugin
- *     failed, do not retry". The caller sees code plugin_error with the message.
+ *     failed, do not retry". The caller sees code plugin_error with the message,
+ *     or plugin_contract for ROLLOUT_UNKNOWN_METHOD.
  *
  * WHAT THE HOST CANNOT DO
  *     A library loaded into the worker shares its memory: a crash ends the worker,
@@ -118,8 +119,9 @@ enum rollout_code {
     ROLLOUT_TRANSIENT = 2,        /* a passing fault */
     ROLLOUT_CONFIG_INVALID = 4,   /* the configuration breaks a rule */
     ROLLOUT_SCHEMA_VIOLATION = 5, /* the payload has another shape than agreed */
+    ROLLOUT_UNKNOWN_METHOD = 6,   /* no such method; seen as plugin_contract */
     ROLLOUT_INVALID_ARGUMENT = 8, /* the payload can never be accepted */
-    ROLLOUT_NOT_FOUND = 9,        /* no such method or thing */
+    ROLLOUT_NOT_FOUND = 9,        /* what the payload names does not exist */
     ROLLOUT_UNAVAILABLE = 18,     /* something the plugin needs cannot be reached */
     ROLLOUT_PLUGIN_ERROR = 28     /* any other failure */
 };

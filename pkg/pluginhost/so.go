@@ -14,8 +14,17 @@ func startSO(ctx context.Context, m core.Manifest, env hostEnv) (instance, error
 	if err != nil {
 		return nil, err
 	}
+	dir, err := newRunDir(env.runRoot)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err := dir.remove(); err != nil {
+			env.logger.Warn("private copy of a library stays behind", "plugin_id", m.ID(), "err", err)
+		}
+	}()
 	plugin, err := openSO(ctx, soSource{
-		options:     cabi.Options{Path: m.SO.Path, Symbol: m.SO.Symbol, SHA256: m.SO.SHA256, CopyDir: env.runRoot},
+		options:     cabi.Options{Path: m.SO.Path, Symbol: m.SO.Symbol, SHA256: m.SO.SHA256, CopyDir: dir.path},
 		concurrency: m.Runtime.Concurrency,
 		config:      m.Config,
 	})

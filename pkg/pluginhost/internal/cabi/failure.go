@@ -29,13 +29,17 @@ const retryMax = 24 * time.Hour
 
 // failure is the error of a plugin that failed by its own account: code
 // [core.CodePluginError] with the plugin's message, and the advice that it gave
-// or that its code implies.
+// or that its code implies. A method that the plugin does not have is
+// [core.CodePluginContract].
 func failure(rc int32, code uint32, r retry, message string) error {
 	message = strings.TrimSpace(strings.ToValidUTF8(message, "?"))
 	if message == "" {
 		message = fmt.Sprintf("the plugin returned %d", rc)
 	}
 	var cause error = errors.New(message)
+	if core.Code(code) == core.CodePluginContract {
+		return core.Errorf("", core.CodePluginContract, "%w", cause)
+	}
 	hint := core.RetryHint{}
 	if code <= 0xffff {
 		class := core.Code(code)

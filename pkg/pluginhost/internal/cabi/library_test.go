@@ -128,7 +128,7 @@ func TestPluginErrorsAreTyped(t *testing.T) {
 		{v2, "silent", core.CodePluginError, "the plugin returned 7", core.RetryHint{}},
 		{v2, "throttled", core.CodePluginError, "busy", core.CodeThrottled.DefaultRetry()},
 		{v2, "after", core.CodePluginError, "later", core.RetryHint{Kind: core.RetryAfter, After: 1500 * time.Millisecond}},
-		{v2, "unheard-of", core.CodePluginError, "no such method", core.RetryHint{}},
+		{v2, "unheard-of", core.CodePluginContract, "no such method", core.RetryHint{}},
 		{v2, "null-length", core.CodePluginContract, "NULL with a length of 10", core.RetryHint{}},
 		{v2, "long-length", core.CodePluginContract, "exceeds its capacity", core.RetryHint{}},
 		{v2, "fail-long-length", core.CodePluginContract, "exceeds its capacity", core.RetryHint{}},

@@ -113,7 +113,7 @@ static int32_t call(const uint8_t *method, size_t mlen, const uint8_t *payload, 
             ;
         return reply(out, "woke", 4);
     }
-    return fail(out, ROLLOUT_NOT_FOUND, "no such method");
+    return fail(out, ROLLOUT_UNKNOWN_METHOD, "no such method");
 }
 
 static int32_t call_batch(const uint8_t *method, size_t mlen, const struct rollout_slice *p,
