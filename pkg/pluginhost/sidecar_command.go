@@ -47,7 +47,8 @@ func resolveCommand(ctx context.Context, m core.Manifest, env hostEnv) (command,
 		if err == nil {
 			err = py.check(m)
 		}
-		return command{exe: py.Executable, argv: argv, read: py.read()}, err
+		// Python finds its installation by argv[0].
+		return command{exe: py.Executable, argv: append([]string{py.Executable}, argv[1:]...), read: py.read()}, err
 	}
 	exe := argv[0]
 	if strings.ContainsRune(exe, '/') {
@@ -85,8 +86,8 @@ func lookPath(name, path string) (string, error) {
 	return "", fmt.Errorf("program %q is not on PATH", name)
 }
 
-// python describes one interpreter as it described itself.
-type python struct {
+// interpreter describes one interpreter as it described itself.
+type interpreter struct {
 	Executable string   `json:"executable"` // the real one, behind shims
 	Version    [2]int   `json:"version"`
 	Prefixes   []string `json:"prefixes"` // of the installation and of a virtual environment
@@ -97,7 +98,7 @@ const pythonProbe = `import json,sys;print(json.dumps({"executable":sys.executab
 	`"prefixes":sorted({sys.prefix,sys.base_prefix,sys.exec_prefix,sys.base_exec_prefix})}))`
 
 // check compares the interpreter's version with what the manifest asks for.
-func (p python) check(m core.Manifest) error {
+func (p interpreter) check(m core.Manifest) error {
 	least := m.Runtime.PythonMin
 	if slices.Contains(m.Sidecar.Command, "rollout_plugin") {
 		least = maxVersion(least, "3.11")
@@ -108,7 +109,7 @@ func (p python) check(m core.Manifest) error {
 	return core.Errorf("sidecar: find python", core.CodeConfigInvalid, "%s: %s is Python %d.%d, the plugin needs %s; set runtime.interpreter", m.Path, p.Executable, p.Version[0], p.Version[1], least)
 }
 
-func (p python) read() []string {
+func (p interpreter) read() []string {
 	return append([]string{p.Executable}, slices.DeleteFunc(slices.Clone(p.Prefixes), func(s string) bool { return s == "" || s == "/" })...)
 }
 
@@ -136,7 +137,7 @@ func maxVersion(a, b string) string {
 // stays the same.
 type pythons struct {
 	mu    sync.Mutex // guards known; not held while an interpreter runs
-	known map[pythonKey]python
+	known map[pythonKey]interpreter
 }
 
 type pythonKey struct {
@@ -150,20 +151,20 @@ type pythonKey struct {
 const probePatience = 20 * time.Second
 
 // find returns the interpreter at that path, or python3 on the worker's PATH.
-func (ps *pythons) find(ctx context.Context, interpreter string, lookupEnv func(string) (string, bool)) (python, error) {
+func (ps *pythons) find(ctx context.Context, named string, lookupEnv func(string) (string, bool)) (interpreter, error) {
 	const op = "sidecar: find python"
-	path := interpreter
+	path := named
 	envPath, _ := lookupEnv("PATH")
 	if path == "" {
 		found, err := lookPath("python3", envPath)
 		if err != nil {
-			return python{}, core.Errorf(op, core.CodeNotFound, "%w; install Python 3.11 or newer, or set runtime.interpreter", err)
+			return interpreter{}, core.Errorf(op, core.CodeNotFound, "%w; install Python 3.11 or newer, or set runtime.interpreter", err)
 		}
 		path = found
 	}
 	st, err := os.Stat(path)
 	if err != nil {
-		return python{}, core.Errorf(op, core.CodeNotFound, "interpreter: %w", err)
+		return interpreter{}, core.Errorf(op, core.CodeNotFound, "interpreter: %w", err)
 	}
 	key := pythonKey{path, st.Size(), st.ModTime(), envPath}
 	ps.mu.Lock()
@@ -173,18 +174,18 @@ func (ps *pythons) find(ctx context.Context, interpreter string, lookupEnv func(
 		return py, nil
 	}
 	if py, err = askPython(ctx, path, lookupEnv); err != nil {
-		return python{}, core.Errorf(op, core.CodeConfigInvalid, "%s is no working Python interpreter: %w", path, err)
+		return interpreter{}, core.Errorf(op, core.CodeConfigInvalid, "%s is no working Python interpreter: %w", path, err)
 	}
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.known == nil {
-		ps.known = make(map[pythonKey]python)
+		ps.known = make(map[pythonKey]interpreter)
 	}
 	ps.known[key] = py
 	return py, nil
 }
 
-func askPython(ctx context.Context, path string, lookupEnv func(string) (string, bool)) (python, error) {
+func askPython(ctx context.Context, path string, lookupEnv func(string) (string, bool)) (interpreter, error) {
 	ctx, cancel := context.WithTimeout(ctx, probePatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "-I", "-c", pythonProbe)
@@ -201,14 +202,14 @@ func askPython(ctx context.Context, path string, lookupEnv func(string) (string,
 		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
 			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr[:min(len(exit.Stderr), 500)])))
 		}
-		return python{}, err
+		return interpreter{}, err
 	}
-	var py python
+	var py interpreter
 	if err := json.Unmarshal(out, &py); err != nil {
-		return python{}, fmt.Errorf("it answered %q: %w", string(out[:min(len(out), 100)]), err)
+		return interpreter{}, fmt.Errorf("it answered %q: %w", string(out[:min(len(out), 100)]), err)
 	}
 	if !filepath.IsAbs(py.Executable) {
-		return python{}, fmt.Errorf("it does not know its own path, but %q", py.Executable)
+		return interpreter{}, fmt.Errorf("it does not know its own path, but %q", py.Executable)
 	}
 	return py, nil
 }

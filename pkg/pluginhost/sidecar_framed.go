@@ -89,6 +89,9 @@ func (i *framedInstance) watch() {
 		_ = i.c.Close()
 	}
 	close(i.gone)
+	if c := i.c.Err(); errors.Is(c, framed.ErrStuck) || errors.Is(c, framed.ErrFrame) {
+		i.p.kill()
+	}
 	i.p.finish(context.Background(), exitPatience/4)
 }
 

@@ -148,12 +148,10 @@ func (p *process) startLauncher(ctx context.Context, env hostEnv, opts spawnOpti
 	if err != nil {
 		return core.Wrap("sidecar: open pipes", core.CodeExhausted, err)
 	}
-	defer orderR.Close()
 	reportR, reportW, err := os.Pipe()
 	if err != nil {
-		return errors.Join(core.Wrap("sidecar: open pipes", core.CodeExhausted, err), orderW.Close())
+		return errors.Join(core.Wrap("sidecar: open pipes", core.CodeExhausted, err), orderR.Close(), orderW.Close())
 	}
-	defer reportW.Close()
 	start := func(userNS bool) error {
 		p.cmd = launcherCommand(env.launcher, userNS)
 		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = orderR, reportW, pipes.errW
@@ -162,9 +160,12 @@ func (p *process) startLauncher(ctx context.Context, env hostEnv, opts spawnOpti
 		return p.cmd.Start()
 	}
 	if userNS := os.Geteuid() != 0 && !spec.Network; !userNS || start(true) != nil {
-		if err := start(false); err != nil {
-			return errors.Join(core.Errorf("sidecar: start launcher", core.CodeUnavailable, "%s: %w", env.launcher[0], err), orderW.Close(), reportR.Close())
-		}
+		err = start(false)
+	}
+	// Only the launcher may hold these, or else their ends would tell nothing.
+	err = errors.Join(err, orderR.Close(), reportW.Close())
+	if err != nil {
+		return errors.Join(core.Errorf("sidecar: start launcher", core.CodeUnavailable, "%s: %w", env.launcher[0], err), orderW.Close(), reportR.Close())
 	}
 	p.order = orderW
 	reports := json.NewDecoder(reportR)

@@ -95,9 +95,9 @@ class Server:
         """Serve until the host says shutdown or goes. Returns the exit status."""
         if not self.hello():
             return 1
-        threading.Thread(target=self.monitor, name="rollout-monitor", daemon=True).start()
         me = self.slot()
         self.leader = me
+        threading.Thread(target=self.monitor, name="rollout-monitor", daemon=True).start()
         self.lead(me)
         self.ended.wait()
         if self.failure is not None:
@@ -117,6 +117,8 @@ class Server:
     def fill(self, flags=0):
         """Read once and queue every whole frame; False at the end of the stream."""
         with self.read_lock:
+            if self.todo and not flags:  # somebody else has just read
+                return True
             data = self.sock.recv(READ_SIZE, flags)
             if not data:
                 return False
