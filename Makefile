@@ -23,7 +23,7 @@ LDFLAGS = -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT) -extldflag
 
 BUF := go tool -modfile=tools/buf.mod buf
 
-.PHONY: help setup build test smoke bench chaos proto fmt lint FORCE
+.PHONY: help setup build test smoke bench chaos chaos-power proto fmt lint FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-zA-Z%_-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ chaos: ## Run every long fault row with its full count
 
 chaos-r%: FORCE ## Run one reliability row, for example: make chaos-r1 COUNT=200
 	@scripts/preflight.sh scripts/chaos.sh R$* $(COUNT)
+
+chaos-power: ## Cut the power under a loaded store, as root (COUNT=100)
+	@scripts/preflight.sh scripts/chaos.sh POWER $(COUNT)
 
 chaos-s%: FORCE ## Run one security row, for example: make chaos-s4 COUNT=50
 	@scripts/preflight.sh scripts/chaos.sh S$* $(COUNT)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the long fault tests. A row is a set of Go tests named after it: row R1 is
 # every function TestR1 followed by a capital letter, in any module of the tree.
+# POWER is TestPowerCut and what follows it: it needs root, and is part of all.
 #
 #   scripts/chaos.sh ROW [COUNT]   one row, for example R1 200
 #   scripts/chaos.sh all           every row that has a test, with its full count
@@ -20,17 +21,23 @@ full_count() {
   esac
 }
 
+# What follows Test in the names of row $1's functions.
+name_of() {
+  if [ "$1" = POWER ]; then echo PowerCut; else echo "$1[A-Z]"; fi
+}
+
 test_files() {
   find . \( -name .git -o -name bin -o -name data -o -name testdata \) -prune -o -name '*_test.go' -print
 }
 
 # The directories that hold a test of row $1.
 directories() {
-  test_files | xargs -r grep -lE "^func Test$1[A-Z]" | xargs -r -n1 dirname | LC_ALL=C sort -u
+  test_files | xargs -r grep -lE "^func Test$(name_of "$1")" | xargs -r -n1 dirname | LC_ALL=C sort -u
 }
 
 rows() {
-  test_files | xargs -r grep -hoE '^func Test[RS][0-9]+[A-Z]' | sed -E 's/^func Test([RS][0-9]+).*/\1/' | sort -u -V
+  test_files | xargs -r grep -hoE '^func Test([RS][0-9]+[A-Z]|PowerCut)' |
+    sed -E 's/^func Test([RS][0-9]+).*/\1/; s/^func TestPowerCut/POWER/' | sort -u -V
 }
 
 # The directory of the module that directory $1 belongs to.
@@ -47,7 +54,7 @@ run_row() {
     module=$(module_of "$dir")
     [ "$dir" != "$module" ] || dir=$module/.
     (cd "$module" && ROLLOUT_CHAOS_COUNT=$count go test -vet=off -v -count=1 -timeout 3h \
-      -run "^Test$row[A-Z]" "./${dir#"$module"/}" </dev/null) || failed=1
+      -run "^Test$(name_of "$row")" "./${dir#"$module"/}" </dev/null) || failed=1
   done
   return $failed
 }

@@ -64,6 +64,8 @@ var arrows = []arrow{
 		why: "the smoke driver sees what a user sees: programs, files and events"},
 	{dir: "internal/bench/...", may: []string{"pkg/...", "internal/..."},
 		why: "each row is measured at the room that promises it"},
+	{dir: "internal/fuzzing/...", std: true,
+		why: "the fuzz run starts the targets of all packages and imports none"},
 	{dir: "failpoints/...", may: []string{"pkg/core", "pkg/core/coretest/...", "pkg/storage/..."},
 		why: "the nested module drives the store with a library that fails where it is told to"},
 	{dir: "examples/...", may: []string{"pkg/core", "pkg/pluginsdk"},
