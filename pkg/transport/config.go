@@ -31,6 +31,7 @@ type Limits struct {
 	HeaderBytes       uint32        // largest header list of one call
 	Streams           uint32        // calls at once on one connection
 	Handshake         time.Duration // from accept to a finished handshake
+	Stranger          time.Duration // life of a connection that shows no certificate; one enrolment fits
 	Connections       int           // open at once, all peers together
 	WorkerConnections int           // open at once with one worker's certificate
 	AcceptPerSecond   float64       // new connections a second from one address
@@ -49,6 +50,7 @@ func DefaultLimits() Limits {
 		HeaderBytes:       16 << 10,
 		Streams:           64,
 		Handshake:         5 * time.Second,
+		Stranger:          10 * time.Second,
 		Connections:       32_768,
 		WorkerConnections: 16,
 		AcceptPerSecond:   2_000,
@@ -68,6 +70,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.HeaderBytes, d.HeaderBytes)
 	setDefault(&l.Streams, d.Streams)
 	setDefault(&l.Handshake, d.Handshake)
+	setDefault(&l.Stranger, d.Stranger)
 	setDefault(&l.Connections, d.Connections)
 	setDefault(&l.WorkerConnections, d.WorkerConnections)
 	setDefault(&l.AcceptPerSecond, d.AcceptPerSecond)

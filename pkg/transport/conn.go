@@ -15,10 +15,7 @@ import (
 )
 
 const (
-	// strangerLife is how long a connection without a certificate may last. One
-	// enrolment fits.
-	strangerLife = 10 * time.Second
-	// strangerBytes is how much such a connection may send: one enrolment of 4 KiB
+	// strangerBytes is how much a connection without a certificate may send: one enrolment of 4 KiB
 	// with headers fits, a body of megabytes is cut before it is buffered.
 	strangerBytes = 64 << 10
 	// expiryGrace is how long a connection outlives its certificate, so that the
@@ -158,7 +155,7 @@ func (s *Server) track(conn net.Conn, info *connInfo) (*trackedConn, error) {
 // lifeOf returns how long a connection may last.
 func (s *Server) lifeOf(info *connInfo) time.Duration {
 	if info.caller.Role == RoleNone {
-		return strangerLife
+		return s.cfg.Limits.Stranger
 	}
 	return info.caller.NotAfter.Sub(s.now()) + expiryGrace
 }

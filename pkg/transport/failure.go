@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 
@@ -128,7 +129,7 @@ func (c tcpCreds) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (
 		State:          conn.ConnectionState(),
 		CommonAuthInfo: credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity},
 	}
-	return &verdictConn{Conn: conn, rec: c.rec}, info, nil
+	return &verdictConn{Conn: conn, rec: c.rec, verdict: make(chan struct{})}, info, nil
 }
 
 // ServerHandshake implements [credentials.TransportCredentials]; a client accepts none.
@@ -154,22 +155,39 @@ func (tcpCreds) OverrideServerName(string) error { return nil }
 type verdictConn struct {
 	net.Conn
 	rec     *failureRecord
-	settled bool // touched by the one reading goroutine only
+	settled bool          // touched by the one reading goroutine only
+	verdict chan struct{} // closed with settled
 }
 
 // Read implements [net.Conn].
 func (c *verdictConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if c.settled {
+	if c.settled || (n == 0 && err == nil) {
 		return n, err
 	}
 	switch {
 	case n > 0:
-		c.settled = true
 		c.rec.set(nil)
-	case err != nil && isAlert(err):
-		c.settled = true
+	case isAlert(err):
 		c.rec.set(handshakeError(c.rec.addr, err))
+	}
+	c.settled = true
+	close(c.verdict)
+	return n, err
+}
+
+// Write implements [net.Conn]. A server that refused has closed the connection, which
+// a write may notice before the refusal is read; it lets the reader say why.
+func (c *verdictConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err == nil {
+		return n, nil
+	}
+	wait := time.NewTimer(time.Second)
+	defer wait.Stop()
+	select {
+	case <-c.verdict:
+	case <-wait.C:
 	}
 	return n, err
 }

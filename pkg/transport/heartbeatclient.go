@@ -22,10 +22,11 @@ type HeartbeatStream struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // receiving goroutines
 
-	sendMu sync.Mutex // serialises sends and the change of streams; held over sends, which flow control may delay
-	cur    *beatStream
+	sendMu sync.Mutex // serialises sends, which flow control may delay; taken before mu
+	moving bool       // a stream for a new certificate is being opened, guarded by sendMu
 
 	mu      sync.Mutex // guards the fields below
+	cur     *beatStream
 	waiting map[beatKey]chan beatAnswer
 	err     error // why the current stream ended; nil while it lives
 }
@@ -44,6 +45,7 @@ type beatStream struct {
 	link   *link
 	cancel context.CancelFunc
 	out    transportv1.BeatRequest // used again for every beat
+	prev   *beatStream             // ends once this one has been answered; touched by the receiver only
 
 	mu    sync.Mutex // guards order
 	order []beatKey  // of the beats that are not answered; answers come in this order
@@ -55,31 +57,35 @@ type beatStream struct {
 func (w *WorkerConn) OpenHeartbeat(ctx context.Context, onAck func(core.BeatAck)) (*HeartbeatStream, error) {
 	h := &HeartbeatStream{w: w, onAck: onAck, waiting: map[beatKey]chan beatAnswer{}}
 	h.ctx, h.cancel = context.WithCancel(ctx)
-	s, err := h.open()
-	if err != nil {
+	if err := h.open(nil); err != nil {
 		h.cancel()
 		return nil, core.WithOp("open heartbeat", err)
 	}
-	h.cur = s
 	return h, nil
 }
 
-// open opens one stream on the current link and starts its receiver.
-func (h *HeartbeatStream) open() (*beatStream, error) {
+// open makes a stream on the current link the current one. The stream that
+// it takes over from ends once the coordinator has answered on the new one: before,
+// it would take the worker for gone.
+func (h *HeartbeatStream) open(prev *beatStream) error {
 	l, err := h.w.link()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancel := context.WithCancel(h.ctx)
 	cs, err := transportv1.NewHeartbeatClient(l.ccs[channelBeat]).Stream(ctx)
 	if err != nil {
 		cancel()
 		h.w.done(l)
-		return nil, err
+		return err
 	}
-	s := &beatStream{BidiStreamingClient: cs, link: l, cancel: cancel}
+	s := &beatStream{BidiStreamingClient: cs, link: l, cancel: cancel, prev: prev}
+	// Current before its receiver starts, which may see the stream end at once.
+	h.mu.Lock()
+	h.cur = s
+	h.mu.Unlock()
 	h.wg.Go(func() { h.receive(s) })
-	return s, nil
+	return nil
 }
 
 // Beat sends one beat and waits for its answer. A beat that is refused while the
@@ -114,24 +120,30 @@ func (h *HeartbeatStream) Beat(ctx context.Context, b core.Heartbeat) (core.Beat
 	}
 }
 
-// send writes a beat, on a new stream first where a new certificate asks for one.
+// move opens a stream that shows the new certificate. Beats go on over the old one
+// meanwhile; if the move fails, a later beat tries again.
+func (h *HeartbeatStream) move(from *beatStream) {
+	err := h.open(from)
+	h.sendMu.Lock()
+	h.moving = false
+	h.sendMu.Unlock()
+	if err != nil {
+		h.w.cfg.Logger.Warn("heartbeat stays on the old certificate", "err", err)
+	}
+}
+
+// send writes a beat, and sees to it that the stream moves when there is a new
+// certificate.
 func (h *HeartbeatStream) send(b core.Heartbeat, key beatKey) error {
 	h.sendMu.Lock()
 	defer h.sendMu.Unlock()
-	if c := h.w.cfg.Identity.current(); c != nil && c != h.cur.link.cert {
-		next, err := h.open()
-		if err != nil {
-			return err
-		}
-		old := h.cur
-		h.mu.Lock()
-		h.cur = next
-		h.mu.Unlock()
-		// The old stream ends when its last answer is in. A stream that broke already
-		// has nothing left to close.
-		_ = old.CloseSend()
-	}
+	h.mu.Lock()
 	s := h.cur
+	h.mu.Unlock()
+	if c := h.w.cfg.Identity.current(); c != nil && c != s.link.cert && !h.moving && h.ctx.Err() == nil {
+		h.moving = true
+		h.wg.Go(func() { h.move(s) })
+	}
 	beatTo(&s.out, b, b.Worker.ID.String())
 	s.mu.Lock()
 	s.order = append(s.order, key)
@@ -147,11 +159,22 @@ func (h *HeartbeatStream) send(b core.Heartbeat, key beatKey) error {
 func (h *HeartbeatStream) receive(s *beatStream) {
 	defer h.w.done(s.link)
 	defer s.cancel()
+	defer func() {
+		if s.prev != nil {
+			s.prev.cancel()
+		}
+	}()
 	var in transportv1.BeatResponse
 	for {
 		if err := s.RecvMsg(&in); err != nil {
 			h.ended(s, err)
 			return
+		}
+		if s.prev != nil {
+			// The old stream ends when its last answer is in. One that broke already has
+			// nothing left to close.
+			_ = s.prev.CloseSend()
+			s.prev = nil
 		}
 		s.mu.Lock()
 		if len(s.order) == 0 {
@@ -216,7 +239,9 @@ func (h *HeartbeatStream) Err() error {
 // Close ends the stream and waits until it has ended. The coordinator takes the
 // worker for suspect unless it has deregistered.
 func (h *HeartbeatStream) Close() error {
+	h.sendMu.Lock() // no move begins after this
 	h.cancel()
+	h.sendMu.Unlock()
 	h.wg.Wait()
 	return nil
 }

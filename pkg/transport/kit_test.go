@@ -28,7 +28,9 @@ func TestRegistryTravels(t *testing.T) {
 		if out != want {
 			t.Errorf("registered as %+v, want %+v", out, want)
 		}
+		h.core.mu.Lock()
 		got := h.core.last[id]
+		h.core.mu.Unlock()
 		if got.Addr == "" || got.CertSerial != w.cfg.Identity.Serial() {
 			t.Errorf("the server set address %q and serial %q, want the connection's", got.Addr, got.CertSerial)
 		}
@@ -37,8 +39,14 @@ func TestRegistryTravels(t *testing.T) {
 			t.Errorf("registration arrived as %+v, want %+v", got, in)
 		}
 		ref := core.WorkerRef{ID: id, Epoch: 1}
-		if err := w.Deregister(ctxFor(t), ref, core.StateDone, "bye"); err != nil || h.core.final[id] != core.StateDone {
-			t.Errorf("deregister: %v, final state %q", err, h.core.final[id])
+		if err := w.Deregister(ctxFor(t), ref, core.StateDone, "bye"); err != nil {
+			t.Errorf("deregister: %v", err)
+		}
+		h.core.mu.Lock()
+		final := h.core.final[id]
+		h.core.mu.Unlock()
+		if final != core.StateDone {
+			t.Errorf("the final state arrived as %q", final)
 		}
 		wantCode(t, w.Deregister(ctxFor(t), ref, core.StateReady, ""), core.CodeInvalidArgument)
 		_, err = w.Register(ctxFor(t), core.Registration{ID: id, ProtocolMin: 8, ProtocolMax: 9})
@@ -206,8 +214,12 @@ func TestCommands(t *testing.T) {
 		cancel()
 		wantCode(t, within(t, "end of the cancelled subscription", ended), core.CodeCanceled)
 		res := core.CommandResult{Worker: ref, Seq: 3, Code: core.CodeUnsupported, Detail: "cannot"}
-		if err := w.Acknowledge(ctxFor(t), res); err != nil || len(h.core.acks) != 1 || h.core.acks[0] != res {
-			t.Errorf("acknowledge: %v, arrived as %+v", err, h.core.acks)
+		err := w.Acknowledge(ctxFor(t), res)
+		h.core.mu.Lock()
+		acks := h.core.acks
+		h.core.mu.Unlock()
+		if err != nil || len(acks) != 1 || acks[0] != res {
+			t.Errorf("acknowledge: %v, arrived as %+v", err, acks)
 		}
 		old := core.WorkerRef{ID: ref.ID, Epoch: ref.Epoch + 9}
 		wantCode(t, w.Subscribe(ctxFor(t), old, 0, nil), core.CodeFenced)

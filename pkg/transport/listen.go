@@ -139,6 +139,7 @@ type addrLimiter struct {
 	mu     sync.Mutex // guards the fields below
 	addrs  map[string]*rate.Limiter
 	others *rate.Limiter
+	swept  time.Time // when addrs was last searched for idle entries
 }
 
 func newAddrLimiter(perSecond float64, burst int) *addrLimiter {
@@ -156,8 +157,10 @@ func (a *addrLimiter) allowHost(host string) bool {
 	defer a.mu.Unlock()
 	l, ok := a.addrs[host]
 	if !ok {
-		if len(a.addrs) >= maxAddrs {
-			a.sweep(time.Now())
+		// A search costs as much as a thousand answers, so it is not made for each of
+		// an attacker's addresses.
+		if now := time.Now(); len(a.addrs) >= maxAddrs && now.Sub(a.swept) > time.Second {
+			a.sweep(now)
 		}
 		if len(a.addrs) >= maxAddrs {
 			return a.others.Allow()
@@ -171,6 +174,7 @@ func (a *addrLimiter) allowHost(host string) bool {
 // sweep forgets the addresses whose allowance is whole again, which is what a new
 // entry would hold.
 func (a *addrLimiter) sweep(now time.Time) {
+	a.swept = now
 	for host, l := range a.addrs {
 		if l.TokensAt(now) >= float64(a.burst) {
 			delete(a.addrs, host)

@@ -44,11 +44,17 @@ func (w *WorkerConn) linkQUIC(l *link, cfg *tls.Config) error {
 	return nil
 }
 
-// attemptTimeout is how long a handshake may take. It grows with the failures in a
-// row: what a coordinator that is starting again has missed is said again soon, and
-// a slow network gets its time.
-func attemptTimeout(failures int) time.Duration {
-	return min(300*time.Millisecond<<min(failures, 4), 4*time.Second)
+// connectTimeout is how long a first handshake may take.
+const connectTimeout = 4 * time.Second
+
+// attemptTimeout is how long a handshake may take. After a connection was lost it
+// starts short and grows with the failures in a row: what a coordinator that is
+// starting again has missed is said again soon, and a slow network gets its time.
+func (d *quicDialer) attemptTimeout() time.Duration {
+	if d.conn == nil {
+		return connectTimeout
+	}
+	return min(300*time.Millisecond<<min(d.attempt, 4), connectTimeout)
 }
 
 // dial opens a stream.
@@ -76,7 +82,7 @@ func (d *quicDialer) dial(ctx context.Context, _ string) (net.Conn, error) {
 
 // connect makes the shared connection.
 func (d *quicDialer) connect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout(d.attempt))
+	ctx, cancel := context.WithTimeout(ctx, d.attemptTimeout())
 	defer cancel()
 	host, port, err := net.SplitHostPort(d.addr)
 	if err != nil {
@@ -99,8 +105,12 @@ func (d *quicDialer) connect(ctx context.Context) error {
 	}
 	conf := quicConfig(-1)
 	conf.KeepAlivePeriod = quicKeepAlive
-	d.conn, err = d.tr.Dial(ctx, &net.UDPAddr{IP: ips[0].IP, Zone: ips[0].Zone, Port: n}, d.cfg, conf)
-	return err
+	c, err := d.tr.Dial(ctx, &net.UDPAddr{IP: ips[0].IP, Zone: ips[0].Zone, Port: n}, d.cfg, conf)
+	if err != nil {
+		return err
+	}
+	d.conn = c
+	return nil
 }
 
 // explain says why there is no connection. When nothing came back at all, a look at

@@ -132,6 +132,9 @@ func (s *Server) register(svc Services) {
 	reflection.Register(s.grpc)
 }
 
+// flushTime is how long the answers of the last calls have to leave the machine.
+const flushTime = 250 * time.Millisecond
+
 const (
 	windowBytes     = 1 << 20  // of one stream: a whole message fits
 	connWindowBytes = 4 << 20  // of one connection
@@ -227,6 +230,14 @@ func (s *Server) shutdown() {
 	case <-idle:
 	case <-timer.C:
 		s.log.Warn("calls in flight were cut off", "after", s.cfg.Limits.Drain)
+	}
+	// The last answers are on their way to the sockets, which Stop would cut off.
+	// Heartbeat streams end with their next beat, or with Stop.
+	flush := time.NewTimer(flushTime)
+	defer flush.Stop()
+	select {
+	case <-graceful:
+	case <-flush.C:
 	}
 	s.grpc.Stop()
 	<-graceful
