@@ -82,7 +82,11 @@ func (s *seat) instance(ctx context.Context) (instance, error) {
 	for {
 		st := s.state.Load()
 		if st.inst != nil {
-			return st.inst, nil
+			select {
+			case <-st.inst.done(): // the supervisor is about to see it too
+			default:
+				return st.inst, nil
+			}
 		}
 		if st.err != nil {
 			return nil, st.err

@@ -16,7 +16,6 @@ const stopPatience = 5 * time.Second
 type framedInstance struct {
 	p    *process
 	c    *framed.Client
-	gone chan struct{}
 	halt stopOnce
 }
 
@@ -56,7 +55,7 @@ func startFrames(ctx context.Context, m core.Manifest, env hostEnv, cmd command)
 	if err != nil {
 		return nil, p.startError(err)
 	}
-	i := &framedInstance{p: p, c: c, gone: make(chan struct{})}
+	i := &framedInstance{p: p, c: c}
 	go i.watch()
 	return i, nil
 }
@@ -88,7 +87,6 @@ func (i *framedInstance) watch() {
 		// A descendant may hold the stream open.
 		_ = i.c.Close()
 	}
-	close(i.gone)
 	if c := i.c.Err(); errors.Is(c, framed.ErrStuck) || errors.Is(c, framed.ErrFrame) {
 		i.p.kill()
 	}
@@ -124,7 +122,7 @@ func (i *framedInstance) explain(ctx context.Context, err error) error {
 
 func (i *framedInstance) containment() core.Containment { return i.p.contain }
 func (i *framedInstance) pid() int                      { return i.p.childID }
-func (i *framedInstance) done() <-chan struct{}         { return i.gone }
+func (i *framedInstance) done() <-chan struct{}         { return i.c.Done() }
 
 func (i *framedInstance) exit() error {
 	cause := i.c.Err()
