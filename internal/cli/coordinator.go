@@ -3,12 +3,14 @@ package cli
 import (
 	"context"
 	"io"
+	"log/slog"
 	"syscall"
 	"time"
 
 	"github.com/rollout-substrate/rollout/internal/config"
 	"github.com/rollout-substrate/rollout/internal/events"
 	"github.com/rollout-substrate/rollout/internal/version"
+	"github.com/rollout-substrate/rollout/pkg/cloudlocal"
 	"github.com/rollout-substrate/rollout/pkg/coordinator"
 	"github.com/rollout-substrate/rollout/pkg/core"
 	"github.com/rollout-substrate/rollout/pkg/transport"
@@ -47,7 +49,7 @@ exit status: 0 clean end, 1 failure, 2 wrong usage or configuration,
 // Coordinator runs the coordinator with the arguments behind the program's name.
 func Coordinator(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	syscall.Umask(privateUmask)
-	o := newOptions("coordinator", coordinatorHelp, stdout)
+	o := newOptions("coordinator", coordinatorHelp)
 	goOn, err := o.parse(args, stdout)
 	if err == nil && goOn {
 		err = runCoordinator(ctx, o, stdout, stderr)
@@ -70,7 +72,13 @@ func runCoordinator(ctx context.Context, o *options, stdout, stderr io.Writer) e
 		return err
 	}
 	defer closeEvents(em, log)
+	objects, err := cloudlocal.OpenObjects(ctx, cloudlocal.ObjectsConfig{Root: cfg.ObjectRoot, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer closeObjects(objects, log)
 	c, err := coordinator.New(coordinator.Config{
+		Objects: objects, Work: coordinator.Jobs(coordinator.JobsConfig{MaxAttempts: cfg.MaxAttempts, MaxLosses: cfg.MaxLosses}),
 		RunID: cfg.RunID, StoragePath: cfg.StoragePath, Timing: cfg.Timing,
 		ListenAddr: cfg.ListenAddr, Protocol: transport.Protocol(cfg.Protocol), ServerNames: cfg.ServerNames,
 		TLSDir: cfg.TLSDir, Notice: stderr, Emitter: em, HeartbeatEvents: cfg.LogLevel == "debug",
@@ -80,4 +88,11 @@ func runCoordinator(ctx context.Context, o *options, stdout, stderr io.Writer) e
 		return err
 	}
 	return c.Run(ctx)
+}
+
+// closeObjects is for the end of a program: what it says can only be logged.
+func closeObjects(o core.ObjectStore, log *slog.Logger) {
+	if err := o.Close(); err != nil {
+		log.Error("the object store did not close cleanly", "err", err)
+	}
 }

@@ -16,6 +16,7 @@ import (
 // options is the command line of coordinator or worker.
 type options struct {
 	program string
+	help    string
 	set     *flag.FlagSet
 	files   stringList
 	dataDir string
@@ -30,13 +31,10 @@ func (s *stringList) String() string     { return strings.Join(*s, ",") }
 func (s *stringList) Set(v string) error { *s = append(*s, v); return nil }
 
 // newOptions returns the flags that both programs have.
-func newOptions(program, help string, stdout io.Writer) *options {
-	o := &options{program: program, set: flag.NewFlagSet(program, flag.ContinueOnError)}
-	o.set.SetOutput(io.Discard) // errors are reported by the caller, help by Usage
-	o.set.Usage = func() {
-		// Help that nobody can read has no further use.
-		_, _ = fmt.Fprint(stdout, help)
-	}
+func newOptions(program, help string) *options {
+	o := &options{program: program, help: help, set: flag.NewFlagSet(program, flag.ContinueOnError)}
+	o.set.SetOutput(io.Discard) // errors are reported by the caller
+	o.set.Usage = func() {}     // help by parse
 	o.set.Var(&o.files, "config", "")
 	o.set.StringVar(&o.dataDir, "data-dir", "", "")
 	o.set.BoolVar(&o.version, "version", false, "")
@@ -60,7 +58,8 @@ func (o *options) parse(args []string, stdout io.Writer) (goOn bool, err error) 
 	}
 	switch err := o.set.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		return false, nil
+		_, err := io.WriteString(stdout, o.help)
+		return false, err
 	case err != nil:
 		return false, usageError{err}
 	case o.version:

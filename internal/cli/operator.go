@@ -72,7 +72,7 @@ func newRoot(t *tool) *cobra.Command {
 	root := &cobra.Command{
 		Use: "rollout", Short: "Ask a coordinator and tell it what to do", Long: operatorHelp,
 		Version: version.Get().String(), SilenceErrors: true, SilenceUsage: true,
-		RunE: noCommand,
+		Args: cobra.ArbitraryArgs, RunE: noCommand, SuggestionsMinimumDistance: 2,
 	}
 	root.SetVersionTemplate("rollout {{.Version}}\n")
 	root.SetIn(t.stdin)
@@ -105,7 +105,7 @@ func noCommand(cmd *cobra.Command, args []string) error {
 
 // group makes a noun whose verbs are commands of their own.
 func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, RunE: noCommand}
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: noCommand, SuggestionsMinimumDistance: 2}
 	c.AddCommand(verbs...)
 	return c
 }

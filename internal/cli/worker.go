@@ -57,7 +57,7 @@ type workerOptions struct {
 // Worker runs the worker with the arguments behind the program's name.
 func Worker(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	syscall.Umask(privateUmask)
-	o := &workerOptions{options: newOptions("worker", workerHelp, stdout)}
+	o := &workerOptions{options: newOptions("worker", workerHelp)}
 	o.key("addr", "coordinator_addr")
 	o.key("tls-dir", "transport.tls_dir")
 	o.set.StringVar(&o.id, "worker-id", "", "")
