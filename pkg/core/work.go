@@ -11,6 +11,7 @@ const MaxInlinePayload = 256 << 10
 
 // JobSpec is what a submitter asks for.
 type JobSpec struct {
+	ID          JobID         `json:"id,omitzero"`       // chosen by the submitter, who can then ask what became of a submission whose answer was lost; zero: made by the coordinator
 	Plugin      string        `json:"plugin"`            // name of the plugin
 	Digest      string        `json:"digest"`            // the plugin's digest the job is pinned to; empty: that of the first worker that has the plugin
 	Method      string        `json:"method"`            // the plugin's method

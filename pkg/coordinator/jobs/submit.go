@@ -32,7 +32,18 @@ func (b *Book) Submit(ctx context.Context, spec core.JobSpec, next func() (core.
 	if err := checkSpec(spec); err != nil {
 		return core.Job{}, err
 	}
-	j := &job{id: core.NewJobID(), row: jobRow{Spec: spec, State: core.JobOpen, CreatedAt: time.Now()}}
+	id := spec.ID
+	if id == (core.JobID{}) {
+		id = core.NewJobID()
+	}
+	spec.ID = id
+	if _, err := core.Get(ctx, b.cfg.Storage, jobKey(id)); !core.IsCode(err, core.CodeNotFound) {
+		if err == nil {
+			err = core.Errorf(op, core.CodeAlreadyExists, "there is a job %s already", id)
+		}
+		return core.Job{}, core.WithOp(op, err)
+	}
+	j := &job{id: id, row: jobRow{Spec: spec, State: core.JobOpen, CreatedAt: time.Now()}}
 	known, err := b.finishedBefore(ctx, spec)
 	if err != nil {
 		return core.Job{}, core.WithOp(op, err)
