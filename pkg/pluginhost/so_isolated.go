@@ -40,6 +40,7 @@ func parseSOServer(args []string) (soServer, error) {
 // serve answers the host on conn until it says shutdown or goes, then shuts the
 // library down. A library that cannot be started is reported to the host.
 func (s soServer) serve(ctx context.Context, conn net.Conn) error {
+	cabi.PlainFaults()
 	h := &soHandler{server: s}
 	if err := framed.Serve(ctx, conn, h); err != nil {
 		return err

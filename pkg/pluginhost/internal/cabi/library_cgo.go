@@ -184,3 +184,7 @@ func read(failed bool, rc int32, res *C.struct_rollout_result) ([]byte, error) {
 func bytesPtr(b []byte) *C.uint8_t {
 	return (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(b)))
 }
+
+// PlainFaults makes a fault in this process end it by the fault's signal, without
+// Go's trace of every goroutine. It is for a process that only serves a library.
+func PlainFaults() { C.cabi_plain_faults() }

@@ -46,3 +46,6 @@ func (l *Library) CallBatch(string, [][]byte) ([]core.CallResult, error) {
 
 // Shutdown does nothing.
 func (l *Library) Shutdown() {}
+
+// PlainFaults does nothing.
+func PlainFaults() {}

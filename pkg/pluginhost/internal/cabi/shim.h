@@ -56,4 +56,7 @@ void cabi_free_v2(const void *vtable, uint8_t *ptr, size_t len, size_t cap);
 /* Gives back every buf of a batch. */
 void cabi_free_batch(const void *vtable, struct rollout_result *outs, size_t count);
 
+/* Lets faults end the process by their signal, as in a C program. */
+void cabi_plain_faults(void);
+
 #endif

@@ -3,6 +3,7 @@
 #include "shim.h"
 
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -177,4 +178,11 @@ void cabi_free_batch(const void *vtable, struct rollout_result *outs, size_t cou
 {
     for (size_t i = 0; i < count; i++)
         cabi_free_v2(vtable, outs[i].buf.ptr, outs[i].buf.len, outs[i].buf.cap);
+}
+
+void cabi_plain_faults(void)
+{
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        signal(faults[i], SIG_DFL);
 }

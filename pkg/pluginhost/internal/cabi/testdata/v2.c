@@ -136,6 +136,8 @@ static int32_t call_batch(const uint8_t *method, size_t mlen, const struct rollo
 static void stop(void)
 {
     down++;
+    if (strstr(config_text, "\"farewell\":true"))
+        fprintf(stderr, "shutdown %d\n", down);
     const char *path = strstr(config_text, "\"marker\":\"");
     if (path) {
         char name[256] = {0};
