@@ -104,10 +104,10 @@ func noCommand(cmd *cobra.Command, args []string) error {
 }
 
 // group makes a noun whose verbs are commands of their own.
-func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: noCommand, SuggestionsMinimumDistance: 2}
-	c.AddCommand(verbs...)
-	return c
+func group(noun cobra.Command, verbs ...*cobra.Command) *cobra.Command {
+	noun.Args, noun.RunE, noun.SuggestionsMinimumDistance = cobra.ArbitraryArgs, noCommand, 2
+	noun.AddCommand(verbs...)
+	return &noun
 }
 
 // args makes wrong positional arguments a usage error.
