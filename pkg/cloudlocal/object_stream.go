@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	blockSize    = 256 << 10 // bytes read, hashed and written at once
+	defaultBlock = 256 << 10 // bytes read, hashed and written at once
 	streamBlocks = 8         // blocks of one stream: 2 MiB
 	startEvery   = 8 << 20   // bytes written before the disk is asked to begin
 )
@@ -25,13 +25,16 @@ type block struct {
 }
 
 // blockPool keeps blocks for the next call.
-type blockPool struct{ p sync.Pool }
+type blockPool struct {
+	size int // bytes of each
+	p    sync.Pool
+}
 
 func (bp *blockPool) get() *block {
 	if b, ok := bp.p.Get().(*block); ok {
 		return b
 	}
-	return &block{buf: make([]byte, blockSize)}
+	return &block{buf: make([]byte, bp.size)}
 }
 
 func (bp *blockPool) put(b *block) { bp.p.Put(b) }

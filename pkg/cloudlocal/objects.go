@@ -1,6 +1,7 @@
 package cloudlocal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -20,7 +21,8 @@ type ObjectsConfig struct {
 	GCGrace   time.Duration // grace of a GC that is given a negative one; default 24 h
 	Logger    *slog.Logger  // nil: slog.Default
 
-	fs fileSystem // stands for Root, in tests
+	fs    fileSystem // stands for Root, in tests
+	block int        // stands for defaultBlock, in tests
 }
 
 // Validate returns every rule that the configuration breaks.
@@ -101,6 +103,7 @@ func OpenObjects(ctx context.Context, cfg ObjectsConfig) (*Objects, error) {
 	o := &Objects{cfg: cfg, fs: fsys, log: cfg.Logger}
 	o.room = room{quota: cfg.Quota, floor: cfg.FreeFloor, fs: fsys, count: o.countBytes}
 	o.session.fs = fsys
+	o.blocks.size = cmp.Or(cfg.block, defaultBlock)
 	for i := range o.shards {
 		o.shards[i] = make(chan struct{}, 1)
 	}
