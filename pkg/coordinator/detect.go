@@ -39,8 +39,11 @@ func (c *Coordinator) tick() time.Duration {
 	if suspended > 0 {
 		c.log.Warn("this machine was suspended, every worker gets a fresh window", "suspended", suspended)
 	}
-	if r.Stall > 0 {
-		c.log.Warn("this process did not run for a while, which is no worker's silence", "stall", r.Stall, "fresh_windows", r.Fresh)
+	switch {
+	case r.Fresh:
+		c.log.Warn("this process did not run for a while, every worker gets a fresh window", "stall", r.Stall)
+	case r.Stall > 0:
+		c.log.Debug("this process ran late, which is no worker's silence", "stall", r.Stall)
 	}
 	if r.Alarm != nil {
 		c.log.Error("most workers failed at once, their work is returned slowly", "failed", r.Alarm.Failed, "of", r.Alarm.Workers)

@@ -81,8 +81,7 @@ func (c *Coordinator) ensureRun(ctx context.Context) (run core.RunID, err error)
 	return run, err
 }
 
-// load reads the book. Workers that were alive or suspect are watched again, with
-// the long window of a start.
+// load reads the book.
 func (c *Coordinator) load(ctx context.Context) error {
 	if err := c.loadWorkers(ctx); err != nil {
 		return err
@@ -90,9 +89,14 @@ func (c *Coordinator) load(ctx context.Context) error {
 	if err := c.loadBeats(ctx); err != nil {
 		return err
 	}
-	if err := c.loadCommands(ctx); err != nil {
-		return err
-	}
+	return c.loadCommands(ctx)
+}
+
+// watchRestored watches those again who were alive or suspect, with the long window
+// of a start, which begins now: not before they can reach us.
+func (c *Coordinator) watchRestored() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var watched []liveness.Restored
 	for _, w := range c.workers {
 		if !w.over() {
@@ -101,7 +105,6 @@ func (c *Coordinator) load(ctx context.Context) error {
 	}
 	c.restored = len(watched)
 	c.machine.Restore(c.now(), watched)
-	return nil
 }
 
 func (c *Coordinator) loadWorkers(ctx context.Context) error {

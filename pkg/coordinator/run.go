@@ -83,6 +83,7 @@ func (c *Coordinator) startServing(sup *supervisor) error {
 		return err
 	}
 	sup.start("requeue", c.returnOwed)
+	c.watchRestored()
 	addr := "none"
 	if !c.unserved {
 		srv, err := c.listen(sup.ctx)
