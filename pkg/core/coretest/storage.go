@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -231,5 +232,23 @@ func (p *probe) together(n int, run func(i int) error) {
 	}
 	if len(failed) > 0 {
 		p.failf("%d of %d goroutines failed, first: %w", len(failed), n, failed[0])
+	}
+}
+
+// barrier returns a function that waits until n goroutines have called it, or the
+// check is over.
+func (p *probe) barrier(n int) func() {
+	var mu sync.Mutex
+	all := make(chan struct{})
+	return func() {
+		mu.Lock()
+		if n--; n == 0 {
+			close(all)
+		}
+		mu.Unlock()
+		select {
+		case <-all:
+		case <-p.ctx.Done():
+		}
 	}
 }

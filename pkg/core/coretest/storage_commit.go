@@ -152,6 +152,7 @@ func serialUpdates(p *probe) {
 	const workers, each = 8, 25
 	key := kitKey("counter")
 	p.put(key, "0")
+	meet := p.barrier(workers) // all have read the first value before one commits
 	p.together(workers, func(int) error {
 		for range each {
 			_, err := core.Update(p.ctx, p.store(), func(tx core.Txn) error {
@@ -159,6 +160,7 @@ func serialUpdates(p *probe) {
 				if err != nil {
 					return err
 				}
+				meet()
 				n, err := strconv.Atoi(string(e.Value))
 				if err != nil {
 					return err
@@ -177,13 +179,15 @@ func serialUpdates(p *probe) {
 // serialSkew lets pairs of transactions each remove one of two rows if both are
 // there. In any serial order one row stays.
 func serialSkew(p *probe) {
-	for i := range 25 {
+	for i := range 5 {
 		a, b := kitKey(fmt.Sprint(i), "a"), kitKey(fmt.Sprint(i), "b")
 		p.put(a, "1")
 		p.put(b, "1")
+		meet := p.barrier(2)
 		p.together(2, func(n int) error {
 			_, err := core.Update(p.ctx, p.store(), func(tx core.Txn) error {
 				es, err := tx.Scan(p.ctx, kitKey(fmt.Sprint(i)), core.ScanOptions{})
+				meet() // both have seen two rows before one commits
 				if err != nil || len(es) < 2 {
 					return err
 				}

@@ -64,8 +64,15 @@ func endCommits(p *probe) {
 	const writers = 16
 	s := p.store()
 	acked := make([]int, writers) // each goroutine has its own
+	begun := make(chan struct{}, writers)
 	p.together(writers+1, func(i int) error {
 		if i == writers {
+			for range writers {
+				select {
+				case <-begun:
+				case <-p.ctx.Done():
+				}
+			}
 			return s.Close()
 		}
 		for n := 1; ; n++ {
@@ -76,17 +83,14 @@ func endCommits(p *probe) {
 			if err != nil {
 				return err
 			}
-			acked[i] = n
+			if acked[i] = n; n == 1 {
+				begun <- struct{}{}
+			}
 		}
 	})
 	p.reopen()
 	for i, n := range acked {
-		key := kitKey(fmt.Sprint(i))
-		if n == 0 {
-			p.absent(p.store(), key)
-		} else {
-			p.holds(p.store(), key, fmt.Sprint(n))
-		}
+		p.holds(p.store(), kitKey(fmt.Sprint(i)), fmt.Sprint(n))
 	}
 }
 

@@ -45,13 +45,17 @@ func getAbsent(p *probe) {
 	p.code(err, core.CodeNotFound, "core.Get of no row")
 }
 
-// getOneState moves a pair of rows from value to value in single commits and looks
-// for a mixed pair.
+// getOneState moves a pair of rows from value to value in single commits, as long
+// as others look for a mixed pair.
 func getOneState(p *probe) {
 	a, b := kitKey("a"), kitKey("b")
-	const rounds = 200
-	p.together(3, func(i int) error {
-		for n := range rounds {
+	const readers, rounds = 2, 200
+	left := make(chan struct{}, readers) // one token for each reader that is done
+	p.together(1+readers, func(i int) error {
+		if i > 0 {
+			defer func() { left <- struct{}{} }()
+		}
+		for n := 0; i == 0 && len(left) < readers || i > 0 && n < rounds; n++ {
 			if i == 0 {
 				_, err := core.Update(p.ctx, p.store(), func(tx core.Txn) error {
 					v := fmt.Appendf(nil, "%d", n)

@@ -275,15 +275,16 @@ func swapRace(p *probe) {
 	p.put(key, "0")
 	const n = 16
 	won := make(chan int, n)
+	meet := p.barrier(n) // all have compared before one commits
 	p.together(n, func(i int) error {
 		tx, err := p.store().Begin(p.ctx)
 		if err != nil {
 			return err
 		}
 		ok, err := tx.CompareAndSwap(p.ctx, key, []byte("0"), fmt.Appendf(nil, "w%d", i))
+		meet()
 		if err != nil || !ok {
-			tx.Discard()
-			return err
+			return fmt.Errorf("a swap from the value that is there reported %v (%w)", ok, errOrNone(err))
 		}
 		switch _, err = tx.Commit(p.ctx); {
 		case err == nil:

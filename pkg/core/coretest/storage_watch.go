@@ -159,7 +159,7 @@ func watchComplete(p *probe) {
 	defer p.end(w)
 	part := p.watch(kitKey("2"), 0)
 	defer p.end(part)
-	follow := func(w core.Watcher, commits int) error {
+	follow := func(w core.Watcher, commits int, only string) error {
 		last, next := uint64(0), map[string]int{}
 		for range commits {
 			c, err := w.Next(p.ctx)
@@ -171,6 +171,9 @@ func watchComplete(p *probe) {
 			}
 			last = c.Revision
 			id := c.Changes[0].Key.Path[0]
+			if only != "" && id != only {
+				return fmt.Errorf("a watch of %s was handed %v", only, changes(c))
+			}
 			if want := fmt.Sprint(next[id]); string(c.Changes[0].Value) != want || string(c.Changes[1].Value) != want {
 				return fmt.Errorf("writer %s: %v was delivered where %s was due", id, changes(c), want)
 			}
@@ -181,9 +184,9 @@ func watchComplete(p *probe) {
 	p.together(writers+2, func(i int) error {
 		switch i {
 		case writers:
-			return follow(w, writers*each)
+			return follow(w, writers*each, "")
 		case writers + 1:
-			return follow(part, each)
+			return follow(part, each, "2")
 		}
 		for n := range each {
 			_, err := core.Update(p.ctx, p.store(), func(tx core.Txn) error {
