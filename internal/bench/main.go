@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"runtime"
 	"syscall"
+
+	"golang.org/x/term"
 )
 
 func main() {
@@ -43,7 +45,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	r, closeIt, err := newRunner(root, stderr)
+	progress := io.Discard
+	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		progress = stderr
+	}
+	r, closeIt, err := newRunner(root, progress)
 	if err != nil {
 		return err
 	}
