@@ -158,6 +158,15 @@ func programCommands(t *Tree) []string {
 	var names []string
 	cli := func(f *File) bool { return !f.Test && strings.HasPrefix(f.Path, "internal/cli/") }
 	t.inspect(cli, func(_ *File, n ast.Node) {
+		// A noun with verbs of its own is made by a helper: group("store", ...).
+		if call, ok := n.(*ast.CallExpr); ok && called(call) == "group" && len(call.Args) > 0 {
+			if lit, ok := call.Args[0].(*ast.BasicLit); ok {
+				if text, err := strconv.Unquote(lit.Value); err == nil {
+					names = append(names, text)
+				}
+			}
+			return
+		}
 		pair, ok := n.(*ast.KeyValueExpr)
 		if !ok {
 			return
