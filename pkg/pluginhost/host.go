@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/pluginhost/internal/pyembed"
 )
 
 // Host runs plugins. It is safe for concurrent use.
@@ -68,7 +69,8 @@ func New(cfg Config) (*Host, error) {
 	h.table.Store(&map[string]*plugin{})
 	h.env = hostEnv{
 		logger: cfg.Logger, dataDir: cfg.DataDir, runRoot: cfg.RunDir, sdkDir: sdk, launcher: cfg.Launcher,
-		privateDirs: append([]string{cfg.DataDir}, cfg.PrivateDirs...), pythons: &pythons{}, lookupEnv: cfg.LookupEnv,
+		privateDirs: append([]string{cfg.DataDir}, cfg.PrivateDirs...), pythons: &pythons{}, libraries: &pyembed.Finder{},
+		lookupEnv: cfg.LookupEnv,
 	}
 	return h, nil
 }
