@@ -75,9 +75,9 @@ func TestTableMarksWhatIsShort(t *testing.T) {
 	if err := printTable(&b, results); err != nil {
 		t.Fatal(err)
 	}
-	want := `row            ours    baseline         ratio  to reach  
-storage: put   909k/s  1M/s             0.91   0.80      ok
-storage: heap  2 MiB   1 MiB (limit)    0.50   1.00      SHORT
+	want := `row            ours    baseline       ratio  to reach  
+storage: put   909k/s  1M/s           0.91   0.80      ok
+storage: heap  2 MiB   1 MiB (limit)  0.50   1.00      SHORT
 
 2 rows, 1 short
 `
