@@ -1,5 +1,0 @@
-package pluginhost
-
-import "github.com/rollout-substrate/rollout/pkg/core"
-
-func checkManifest(m core.Manifest) error { return nil }
