@@ -382,3 +382,17 @@ func (d *memDir) Close() error {
 	}
 	return nil
 }
+
+// releaseLocks drops every lock, as the kernel does for a process that is gone.
+func (m *memFS) releaseLocks() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var drop func(*memNode)
+	drop = func(n *memNode) {
+		n.holder = nil
+		for _, child := range n.names {
+			drop(child)
+		}
+	}
+	drop(m.root)
+}
