@@ -17,6 +17,7 @@ import (
 
 	"github.com/rollout-substrate/rollout/internal/grpcerr"
 	"github.com/rollout-substrate/rollout/pkg/core"
+	transportv1 "github.com/rollout-substrate/rollout/proto/rollout/transport/v1"
 )
 
 // DefaultServerName is the name that a coordinator's certificate is checked for
@@ -144,6 +145,12 @@ type answers struct {
 
 // unary is the interceptor of every unary call.
 func (a answers) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if beat, ok := reply.(*transportv1.BeatResponse); ok {
+		if err := next(ctx, method, req, reply, cc, opts...); err != nil {
+			return a.explain(err)
+		}
+		return a.guard.observe(beat.GetCoordinatorEpoch())
+	}
 	var md metadata.MD
 	if err := next(ctx, method, req, reply, cc, append(opts, grpc.Header(&md))...); err != nil {
 		return a.explain(err)

@@ -56,8 +56,8 @@ func DefaultLimits() Limits {
 		AcceptPerSecond:   2_000,
 		AcceptBurst:       16_384,
 		EnrolPerSecond:    10,
-		WorkerPerSecond:   2_000,
-		WorkerBurst:       8_000,
+		WorkerPerSecond:   5_000,
+		WorkerBurst:       20_000,
 		KeepaliveMin:      10 * time.Second,
 		Drain:             2 * time.Second,
 	}

@@ -57,8 +57,16 @@ func (g *EpochGuard) observeHeader(md metadata.MD) error {
 		return core.Errorf("", core.CodeVersionMismatch, "the answer carries no coordinator epoch: the other side is not a coordinator of this system")
 	}
 	epoch, err := strconv.ParseUint(v[0], 10, 64)
-	if err != nil || epoch == 0 {
-		return core.Errorf("", core.CodeVersionMismatch, "the answer carries %q as coordinator epoch", v[0])
+	if err != nil {
+		return core.Errorf("", core.CodeVersionMismatch, "the answer carries %q as coordinator epoch", clipText(v[0]))
+	}
+	return g.observe(epoch)
+}
+
+// observe is [EpochGuard.Observe] for an answer, which must carry an epoch.
+func (g *EpochGuard) observe(epoch uint64) error {
+	if epoch == 0 {
+		return core.Errorf("", core.CodeVersionMismatch, "the answer carries no coordinator epoch: the other side is not a coordinator of this system")
 	}
 	return g.Observe(epoch)
 }

@@ -29,7 +29,7 @@ func (b *heartbeatService) Beat(ctx context.Context, m *transportv1.BeatRequest)
 	if err != nil {
 		return nil, err
 	}
-	return &transportv1.BeatResponse{Seq: ack.Seq, CoordinatorEpoch: ack.CoordinatorEpoch, ReceivedUnixNs: unixNano(ack.ReceivedAt)}, nil
+	return &transportv1.BeatResponse{Seq: ack.Seq, CoordinatorEpoch: b.s.cfg.Epoch, ReceivedUnixNs: unixNano(ack.ReceivedAt)}, nil
 }
 
 // Stream records beats as they come. One goroutine and two messages serve the
@@ -89,7 +89,7 @@ func (b *heartbeatService) record(ctx context.Context, info *connInfo, in *trans
 		return err
 	}
 	*last = h.Worker
-	out.Seq, out.CoordinatorEpoch, out.ReceivedUnixNs = ack.Seq, ack.CoordinatorEpoch, unixNano(ack.ReceivedAt)
+	out.Seq, out.ReceivedUnixNs = ack.Seq, unixNano(ack.ReceivedAt)
 	return nil
 }
 

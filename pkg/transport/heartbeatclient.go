@@ -187,7 +187,7 @@ func (h *HeartbeatStream) receive(s *beatStream) {
 		s.mu.Unlock()
 		a := beatAnswer{ack: ackFrom(&in), err: grpcerr.FromProto(in.GetError())}
 		if a.err == nil {
-			a.err = h.w.cfg.Guard.Observe(in.GetCoordinatorEpoch())
+			a.err = h.w.cfg.Guard.observe(in.GetCoordinatorEpoch())
 		}
 		if a.err == nil && h.onAck != nil {
 			h.onAck(a.ack)

@@ -61,6 +61,7 @@ func TestS4HalfOpen(t *testing.T) {
 	h := newHarness(t, ProtocolH2, func(c *Config, _ *AuthorityConfig) {
 		c.Limits.Handshake = 300 * time.Millisecond
 		c.Limits.Stranger = 300 * time.Millisecond
+		c.Limits.WorkerPerSecond = -1
 	})
 	stop := honest(t, h)
 	defer stop()
@@ -101,7 +102,7 @@ func TestS4HalfOpen(t *testing.T) {
 // TestS4Oversize sends a message and a header above the limits.
 func TestS4Oversize(t *testing.T) {
 	wires(t, func(t *testing.T, p Protocol) {
-		h := newHarness(t, p)
+		h := newHarness(t, p, func(c *Config, _ *AuthorityConfig) { c.Limits.WorkerPerSecond = -1 })
 		stop := honest(t, h)
 		defer stop()
 		id := core.NewWorkerID()
@@ -126,7 +127,7 @@ func TestS4Oversize(t *testing.T) {
 // TestS4Floods opens a thousand streams on one connection and floods another with
 // pings and with resets.
 func TestS4Floods(t *testing.T) {
-	h := newHarness(t, ProtocolH2)
+	h := newHarness(t, ProtocolH2, func(c *Config, _ *AuthorityConfig) { c.Limits.WorkerPerSecond = -1 })
 	stop := honest(t, h)
 	defer stop()
 	t.Run("streams", func(t *testing.T) {
