@@ -118,7 +118,7 @@ func TestPythonStuckInstanceIsReplaced(t *testing.T) {
 	before := mustCall(t, h, "sample", "thread", "")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := h.Call(ctx, "sample", "sleep", []byte("3")); !core.IsCode(err, core.CodeDeadlineExceeded) {
+	if _, err := h.Call(ctx, "sample", "sleep", []byte("2")); !core.IsCode(err, core.CodeDeadlineExceeded) {
 		t.Errorf("sleep: %v", err)
 	}
 	waiting, cancel := context.WithTimeout(t.Context(), patience)
@@ -132,7 +132,7 @@ func TestPythonStuckInstanceIsReplaced(t *testing.T) {
 		t.Error("the same thread answers")
 	}
 	// The abandoned thread ends by itself; the sleep is over before this returns.
-	mustCall(t, h, "sample", "sleep", "3.2")
+	mustCall(t, h, "sample", "sleep", "2.2")
 }
 
 func TestPythonConcurrency(t *testing.T) {

@@ -13,11 +13,17 @@ import (
 
 // Code is what a plugin calls: a [*Library], or a stand-in in tests.
 type Code interface {
+	// Init takes the configuration, a JSON object, before anything else is called.
 	Init(config []byte) error
+	// Preflight fails when the code cannot work.
 	Preflight() error
+	// Call runs one method and keeps neither of its arguments.
 	Call(method string, payload []byte) ([]byte, error)
+	// CallBatch answers each payload, in order, or fails as a whole.
 	CallBatch(method string, payloads [][]byte) ([]core.CallResult, error)
+	// HasBatch tells whether CallBatch can be used.
 	HasBatch() bool
+	// Shutdown runs once, after the last call.
 	Shutdown()
 }
 

@@ -27,6 +27,7 @@ func (f *fakeCode) Init([]byte) error { return f.initErr }
 func (f *fakeCode) Preflight() error  { return nil }
 func (f *fakeCode) HasBatch() bool    { return f.batch }
 
+// Call sleeps in virtual time only: synctest.
 func (f *fakeCode) Call(method string, payload []byte) ([]byte, error) {
 	f.mu.Lock()
 	f.running++
