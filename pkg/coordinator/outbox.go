@@ -200,17 +200,17 @@ func (o *outbox) read(ctx context.Context, after uint64) ([]core.StoredEvent, er
 	return out, nil
 }
 
-// drain waits until everything recorded is printed, the sink is gone or ctx ends.
-func (o *outbox) drain(ctx context.Context) {
+// drain waits until everything recorded is printed or the sink is gone.
+func (o *outbox) drain(ctx context.Context) error {
 	for {
 		v := o.look()
 		if v.gone || v.printed >= v.last {
-			return
+			return nil
 		}
 		select {
 		case <-v.changed:
 		case <-ctx.Done():
-			return
+			return core.Errorf("events", core.CodeDeadlineExceeded, "%d events are recorded and not printed, the next start prints them", v.last-v.printed)
 		}
 	}
 }

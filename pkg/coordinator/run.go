@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -137,20 +136,40 @@ func (c *Coordinator) lifeAttrs(addr string) core.Attrs {
 	return core.Attrs{"addr": addr, "protocol": string(c.cfg.Protocol), "epoch": c.epoch, "restored_workers": c.restored, "version": c.cfg.Version}
 }
 
-// finish records what memory still holds and the last event, and waits until it is
-// printed. After a failure of the store there is nothing to record it in.
+// finish records what memory still holds and the last event, and waits for
+// StopTimeout at most until it is printed. What takes longer is still stored: the
+// writer ends with an empty queue.
 func (c *Coordinator) finish(sup *supervisor) {
-	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.StopTimeout)
-	defer cancel()
-	if err := c.flushBeats(ctx); err != nil {
-		sup.fail(core.WithOp("coordinator: write the last beats", err))
-		return
-	}
 	addr, cause := c.Addr(), sup.cause()
 	if addr == "" {
 		return // it never started
 	}
-	err := c.writer.do(ctx, func(_ context.Context, b *batch) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.StopTimeout)
+	defer cancel()
+	for _, step := range []struct {
+		what string
+		run  func() error
+	}{
+		{"write the last beats", func() error { return c.flushBeats(ctx) }},
+		{"record the end", func() error { return c.recordStop(ctx, addr, cause) }},
+		{"print the last events", func() error { return c.outbox.drain(ctx) }},
+		// An empty change carries the last printed number into the store.
+		{"note what is printed", func() error { return c.writer.do(ctx, func(context.Context, *batch) error { return nil }, nil) }},
+	} {
+		err := step.run()
+		switch {
+		case err == nil:
+		case core.IsCode(err, core.CodeDeadlineExceeded):
+			c.log.Warn("the end takes longer than it is waited for", "step", step.what, "error", err)
+		default:
+			sup.fail(core.WithOp("coordinator: "+step.what, err))
+			return
+		}
+	}
+}
+
+func (c *Coordinator) recordStop(ctx context.Context, addr string, cause error) error {
+	return c.writer.do(ctx, func(_ context.Context, b *batch) error {
 		ev := c.event(core.TopicCoordinatorStopped, core.LevelInfo, core.WorkerID{}, c.lifeAttrs(addr))
 		if cause != nil {
 			ev.Level, ev.Attrs["error"] = core.LevelError, cause.Error()
@@ -158,15 +177,6 @@ func (c *Coordinator) finish(sup *supervisor) {
 		b.event(ev)
 		return nil
 	}, nil)
-	if err != nil {
-		sup.fail(core.WithOp("coordinator: record the end", err))
-		return
-	}
-	c.outbox.drain(ctx)
-	// An empty change carries the last printed number into the store.
-	if err := c.writer.do(ctx, func(context.Context, *batch) error { return nil }, nil); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		sup.fail(err)
-	}
 }
 
 // upkeep writes coalesced beats and what is known as printed, from time to time.
