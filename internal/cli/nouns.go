@@ -5,6 +5,7 @@ import "github.com/spf13/cobra"
 // nouns lists the commands of the rollout tool in the order of its help.
 func nouns(t *tool) []*cobra.Command {
 	return []*cobra.Command{
+		devCmd(t),
 		statusCmd(t),
 		workersCmd(t),
 		drainCmd(t),
