@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -34,12 +35,33 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (n int64, err error) {
 	return n, fileError(opBackup, err)
 }
 
-// copyTo writes one committed state to w, which is fast.
-func (s *Store) copyTo(ctx context.Context, w io.Writer) error {
+// copyTo writes one committed state to an empty file, which is fast.
+func (s *Store) copyTo(ctx context.Context, f *os.File) error {
 	return s.view(ctx, opBackup, func(tx *bolt.Tx) error {
-		_, err := tx.WriteTo(ctxWriter{ctx, w})
+		_, err := tx.WriteTo(ctxWriter{ctx, f})
+		if err == nil && tx.ID()%2 == 1 {
+			err = swapMetas(f, int64(tx.DB().Info().PageSize))
+		}
 		return fileError(opBackup, err)
 	})
+}
+
+// swapMetas exchanges the records of the two meta pages of a copy. bbolt writes the
+// newer one to page 0 of every copy; its own commits, and the check at open, put a
+// transaction of odd number on page 1.
+func swapMetas(f *os.File, pageSize int64) error {
+	var metas [2][metaLen]byte
+	for i := range metas {
+		if _, err := f.ReadAt(metas[i][:], int64(i)*pageSize+pageHeaderLen); err != nil {
+			return err
+		}
+	}
+	for i := range metas {
+		if _, err := f.WriteAt(metas[1-i][:], int64(i)*pageSize+pageHeaderLen); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fileError gives an error of reading or writing a file its code.
