@@ -27,7 +27,6 @@ func (f *fakeCode) Init([]byte) error { return f.initErr }
 func (f *fakeCode) Preflight() error  { return nil }
 func (f *fakeCode) HasBatch() bool    { return f.batch }
 
-// Call sleeps in virtual time only: synctest.
 func (f *fakeCode) Call(method string, payload []byte) ([]byte, error) {
 	f.mu.Lock()
 	f.running++
@@ -37,7 +36,7 @@ func (f *fakeCode) Call(method string, payload []byte) ([]byte, error) {
 	case "hold":
 		<-f.hold
 	case "sleep":
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // synctest
 	case "fail":
 		return nil, failure(1, 0, retry{}, "as asked")
 	}

@@ -2,16 +2,31 @@
 package ctest
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"testing"
 )
 
+// TB is what is needed of a [testing.TB]. Only tests have one, and this package is
+// not one of them.
+type TB interface {
+	// Context ends with the test.
+	Context() context.Context
+	// Fatal fails the test and ends it.
+	Fatal(args ...any)
+	// Fatalf fails the test and ends it.
+	Fatalf(format string, args ...any)
+	// Helper marks the caller as a helper.
+	Helper()
+	// TempDir makes a directory that goes with the test.
+	TempDir() string
+}
+
 // Root returns the absolute directory of the module.
-func Root(t testing.TB) string {
+func Root(t TB) string {
 	t.Helper()
 	_, file, _, ok := runtime.Caller(0)
 	if !ok {
@@ -21,7 +36,7 @@ func Root(t testing.TB) string {
 }
 
 // Compiler returns the C compiler: CC, or the first of cc, gcc and clang.
-func Compiler(t testing.TB) []string {
+func Compiler(t TB) []string {
 	t.Helper()
 	if cc := strings.Fields(os.Getenv("CC")); len(cc) > 0 {
 		return cc
@@ -37,7 +52,7 @@ func Compiler(t testing.TB) []string {
 
 // Library compiles source into a shared library in a directory of its own and
 // returns the library's path. Flags follow the usual ones, such as -DX=1.
-func Library(t testing.TB, source string, flags ...string) string {
+func Library(t TB, source string, flags ...string) string {
 	t.Helper()
 	name := "lib" + strings.TrimSuffix(filepath.Base(source), ".c") + ".so"
 	out := filepath.Join(t.TempDir(), name)
@@ -48,7 +63,7 @@ func Library(t testing.TB, source string, flags ...string) string {
 }
 
 // Run runs a build command and fails the test with its output when it fails.
-func Run(t testing.TB, args ...string) {
+func Run(t TB, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	if out, err := cmd.CombinedOutput(); err != nil {

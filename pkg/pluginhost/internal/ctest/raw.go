@@ -41,17 +41,14 @@ static void raw_loop(const struct rollout_plugin_v1 *v, void *m, size_t ml, void
 */
 import "C"
 
-import (
-	"testing"
-	"unsafe"
-)
+import "unsafe"
 
 // Raw calls a plugin of version 1 the way the cgo manual shows, without the checks
 // that make it safe: the baseline of benchmarks.
 type Raw struct{ table *C.struct_rollout_plugin_v1 }
 
 // OpenRaw opens the library at path.
-func OpenRaw(t testing.TB, path string) Raw {
+func OpenRaw(t TB, path string) Raw {
 	t.Helper()
 	cpath := C.CString(path)
 	defer C.free(unsafe.Pointer(cpath))
@@ -82,6 +79,3 @@ func (r Raw) Loop(method string, payload []byte, n int) {
 	C.free(unsafe.Pointer(m))
 	C.free(p)
 }
-
-// CopyOut is one copy of n bytes through fresh Go memory, and nothing else.
-func CopyOut(b []byte) []byte { return append([]byte(nil), b...) }
