@@ -223,7 +223,7 @@ func (q *Queue) refill(ctx context.Context, ix *queueIndex, l *lane) error {
 	if len(found) > 0 {
 		l.loaded = found[len(found)-1].id
 	}
-	known := make(map[core.ItemID]bool, len(found))
+	known := map[core.ItemID]bool{}
 	add := func(r readyItem) {
 		if _, delayed := ix.delayed[r.id]; delayed || known[r.id] || ix.inFlight(r.id) {
 			return
