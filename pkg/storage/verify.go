@@ -81,7 +81,7 @@ func (s *Store) verify(ctx context.Context, op string, tx *bolt.Tx) (map[string]
 	}
 	var err error
 	if v.head, err = storedHead(op, tx); err != nil {
-		return nil, r, err
+		return nil, r, damagedFile(s.cfg.Path, err)
 	}
 	r.Revision = v.head.revision
 	err = tx.ForEach(func(name []byte, b *bolt.Bucket) error {
