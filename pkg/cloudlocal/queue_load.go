@@ -225,7 +225,9 @@ func (q *Queue) refill(ctx context.Context, ix *queueIndex, l *lane) error {
 	}
 	known := map[core.ItemID]bool{}
 	add := func(r readyItem) {
-		if _, delayed := ix.delayed[r.id]; delayed || known[r.id] || ix.inFlight(r.id) {
+		// After a restart leased and delayed items may lie behind loaded too.
+		_, delayed := ix.delayed[r.id]
+		if delayed || ix.leases[r.id] != nil || known[r.id] || ix.inFlight(r.id) {
 			return
 		}
 		known[r.id] = true
