@@ -128,7 +128,7 @@ func (f *faultInjector) nacked(ctx context.Context) bool {
 			f.c.say("healed")
 		}
 	}
-	return f.nacks < 2000
+	return f.nacks < 300
 }
 
 // proveReads reads the whole namespace and one row. Only a store that has stopped

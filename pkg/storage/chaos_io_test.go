@@ -46,7 +46,7 @@ func TestR6IOErrors(t *testing.T) {
 				l := newLedger(killWriters)
 				path := filepath.Join(t.TempDir(), "io.db")
 				c := startChild(t, childSpec{Mode: "load", Path: path, Writers: killWriters, Round: round,
-					Fault: fault.name, FaultAt: 100 + rnd.IntN(400), Ops: 200}, nil)
+					Fault: fault.name, FaultAt: 100 + rnd.IntN(400), Ops: 80}, nil)
 				seen := readFault(t, c, l)
 				fault.judge(t, seen, l)
 				reportWrong(t, checkLoad(t, path, l))

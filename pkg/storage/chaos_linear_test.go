@@ -29,7 +29,8 @@ import (
 const (
 	linearClients = 16
 	linearPairs   = 6
-	linearOps     = 1000 // of each client
+	linearOps     = 1000 // of each client, in a full run
+	linearFewOps  = 400  // of each client, in every other run
 )
 
 // pairOp is one operation on a pair.
@@ -266,7 +267,10 @@ func history(t *testing.T, seed uint64, kills int, bug string) *linearHistory {
 	h := &linearHistory{t: t, open: map[string]int{}}
 	rnd := rand.New(rand.NewPCG(seed, 3))
 	path := filepath.Join(t.TempDir(), "linear.db")
-	ops := linearOps / 2 // a life that is cut short makes half of them or more
+	ops := linearFewOps / 2 // a life that is cut short makes half of them or more
+	if chaosCount(t, 0) > 0 {
+		ops = linearOps / 2
+	}
 	for life := range kills + 1 {
 		c := startChild(t, childSpec{Mode: "linear", Path: path, Writers: linearClients, Ops: ops, Round: life, Seed: seed + uint64(life), Bug: bug}, nil)
 		until := h.done + linearClients*ops

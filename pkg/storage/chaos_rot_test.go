@@ -181,6 +181,9 @@ func rot(t *testing.T, rounds, kind int, bug string) (outcomes [3]int, first str
 			if outcome == rotWrong && first == "" {
 				first = what + ": " + why
 			}
+			if outcome == rotWrong && bug != "" {
+				return outcomes, first // found
+			}
 		}
 	}
 	return outcomes, first
