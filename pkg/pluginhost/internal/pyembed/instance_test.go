@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -204,4 +206,42 @@ func TestManyCallersAndInstances(t *testing.T) {
 		})
 	}
 	callers.Wait()
+}
+
+// TestTextIsUTF8 runs without a locale, as services often do: files and names are
+// UTF-8 all the same, as they are for the interpreter's own program.
+func TestTextIsUTF8(t *testing.T) {
+	if os.Getenv("LC_ALL") != "C" {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestTextIsUTF8$", "-test.count=1")
+		cmd.Env = append(os.Environ(), "LC_ALL=C")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	if got := mustCall(t, start(t, spec(t, "habits", "habits")), "encoding", ""); got != "utf-8 utf-8" {
+		t.Errorf("encodings of files and of their names: %s", got)
+	}
+}
+
+// TestLockHog lets C code keep the interpreter's lock: Python stands still, but
+// whoever waits for it leaves in time, and so does everything that is not Python.
+func TestLockHog(t *testing.T) {
+	hog, other := start(t, spec(t, "habits", "habits")), start(t, spec(t, "habits", "habits"))
+	hogged := make(chan error, 1)
+	go func() {
+		_, err := hog.Call(context.Background(), "hog", []byte("1500000"))
+		hogged <- err
+	}()
+	for hog.running.Load() == 0 {
+		runtime.Gosched()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := other.Call(ctx, "echo", nil); err != nil && !core.IsCode(err, core.CodeDeadlineExceeded) {
+		t.Errorf("call beside the hog: %v", err)
+	}
+	if err := <-hogged; err != nil {
+		t.Errorf("the hog: %v", err)
+	}
 }

@@ -3,6 +3,7 @@
 #include "shim.h"
 
 #include <dlfcn.h>
+#include <locale.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -61,6 +62,7 @@ static struct {
     FUNCTIONS(FIELD)
 #undef FIELD
     void (*Py_SetProgramName)(const wchar_t *); /* gone from some later version: then NULL */
+    int *Py_UTF8Mode;                           /* likewise */
     PyObject *control;   /* control(op: str, payload: bytes) -> bytes */
     PyObject *bound;     /* bound() -> (call, batch) of this thread's instance */
     PyObject *as_bytes;  /* as_bytes(result) -> bytes, or raises */
@@ -97,6 +99,7 @@ static int load(const char *path, char *message, size_t len)
     FUNCTIONS(FIND)
 #undef FIND
     *(void **)&py.Py_SetProgramName = dlsym(lib, "Py_SetProgramName");
+    py.Py_UTF8Mode = dlsym(lib, "Py_UTF8Mode");
     return 0;
 }
 
@@ -166,12 +169,26 @@ struct opening {
 };
 
 /*
+ * Without a locale, the interpreter's own program reads and writes UTF-8, but an
+ * embedded one ASCII: this makes them alike.
+ */
+static void choose_text(void)
+{
+    const char *asked = getenv("PYTHONUTF8");
+    const char *locale = setlocale(LC_CTYPE, "");
+    int bare = !locale || strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0;
+    if (py.Py_UTF8Mode)
+        *py.Py_UTF8Mode = asked && *asked ? strcmp(asked, "0") != 0 : bare;
+}
+
+/*
  * Python remembers the thread that started it as its main one. No thread of Go
  * lives for ever, so it gets this one, which then sleeps.
  */
 static void *main_thread(void *arg)
 {
     struct opening *o = arg;
+    choose_text();
     /* Never freed: Python keeps the pointer. */
     wchar_t *program = py.Py_DecodeLocale(o->program, NULL);
     if (program && py.Py_SetProgramName)

@@ -49,6 +49,17 @@ class Plugin:
     def do_about(self, payload):
         return "\n".join([sys.executable, sys.prefix, "%d.%d" % sys.version_info[:2], str(sys.path[0])]).encode()
 
+    def do_encoding(self, payload):
+        with open(os.devnull) as f:
+            return ("%s %s" % (f.encoding, sys.getfilesystemencoding())).lower().encode()
+
+    def do_hog(self, payload):
+        """Sleeps in C and keeps the interpreter's lock."""
+        import ctypes
+
+        ctypes.PyDLL(None).usleep(int(payload))
+        return b"hogged"
+
     def do_bytearray(self, payload):
         return bytearray(payload)
 
