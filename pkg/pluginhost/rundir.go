@@ -23,8 +23,9 @@ type runDir struct {
 	lock   *os.File // the directory itself, locked
 }
 
-// maxSocketDir leaves room for a socket's name in the 107 bytes of an address.
-const maxSocketDir = 80
+// maxSocketDir leaves room in the 107 bytes of a socket's address for the names
+// that go-plugin adds on both sides.
+const maxSocketDir = 64
 
 // shortDirPrefix begins the names of socket directories outside the data directory.
 const shortDirPrefix = "rollout-"

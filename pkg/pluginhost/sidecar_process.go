@@ -45,14 +45,18 @@ type spawnOptions struct {
 	env        []string // beyond the fixed set
 	stream     bool     // give it descriptor 3
 	keepStdout bool     // leave stdout to the wire
+	dir        *runDir  // made before; nil: make one
 }
 
 // spawn starts a sidecar under the launcher, or alone where there is none. ctx
 // bounds the start only.
 func spawn(ctx context.Context, m core.Manifest, env hostEnv, opts spawnOptions) (*process, error) {
-	dir, err := newRunDir(env.runRoot)
-	if err != nil {
-		return nil, err
+	dir := opts.dir
+	if dir == nil {
+		var err error
+		if dir, err = newRunDir(env.runRoot); err != nil {
+			return nil, err
+		}
 	}
 	p := &process{
 		m: m, dir: dir, tail: newTail(),
