@@ -47,6 +47,12 @@ func Encode[T any](v T) ([]byte, error) {
 // anything else that does not fit is [core.CodeSchemaViolation].
 func Decode[T any](b []byte) (v T, err error) {
 	const op = "storage: decode"
+	defer func() {
+		if r := recover(); r != nil { // the decoder panics on some bytes that do not fit
+			var zero T
+			v, err = zero, core.Errorf(op, core.CodeSchemaViolation, "%d bytes are no %T: %v", len(b), zero, r)
+		}
+	}()
 	dec := msgpack.GetDecoder()
 	defer msgpack.PutDecoder(dec)
 	r := bytes.NewReader(b)
