@@ -2,27 +2,34 @@ package coordinator
 
 import (
 	"context"
+	"path/filepath"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/storage"
 )
 
 // benchCoordinator runs a coordinator with n registered workers whose control
 // streams count as open.
-func benchCoordinator(b *testing.B, n int) *started {
+func benchCoordinator(b *testing.B, s core.Storage, n int) *started {
 	b.Helper()
-	c := start(b, newStore(), func(cfg *Config, _ *Coordinator) {
+	c := start(b, s, func(cfg *Config, _ *Coordinator) {
 		cfg.Timing = core.DefaultTiming(time.Minute)
 		cfg.FlushInterval = time.Minute
 	})
+	var wg sync.WaitGroup
 	for i := range n {
-		if _, err := c.Register(context.Background(), core.Registration{ID: workerID(i), ProtocolMin: 1, ProtocolMax: 1}); err != nil {
-			b.Fatal(err)
-		}
+		wg.Go(func() {
+			if _, err := c.Register(context.Background(), core.Registration{ID: workerID(i), ProtocolMin: 1, ProtocolMax: 1}); err != nil {
+				b.Error(err)
+			}
+		})
 	}
+	wg.Wait()
 	c.mu.Lock()
 	for _, w := range c.workers {
 		w.control = &subscription{over: make(chan struct{})}
@@ -37,7 +44,7 @@ func benchCoordinator(b *testing.B, n int) *started {
 func BenchmarkBeat(b *testing.B) {
 	const n = 10_000
 	b.Run("coordinator", func(b *testing.B) {
-		c := benchCoordinator(b, n)
+		c := benchCoordinator(b, newStore(), n)
 		var next atomic.Uint64
 		ctx, now := context.Background(), time.Now()
 		b.ReportAllocs()
@@ -82,7 +89,7 @@ func BenchmarkWorkerMemory(b *testing.B) {
 	const n = 10_000
 	for b.Loop() {
 		before := heap()
-		c := benchCoordinator(b, n)
+		c := benchCoordinator(b, newStore(), n)
 		b.ReportMetric(float64(heap()-before)/n, "B/worker")
 		if err := c.stop(); err != nil {
 			b.Fatal(err)
@@ -97,10 +104,27 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// BenchmarkFlush measures one flush of the beats of 10,000 workers.
+// BenchmarkFlush measures one flush of the beats of 10,000 workers, in memory and
+// into a file.
 func BenchmarkFlush(b *testing.B) {
+	b.Run("memory", func(b *testing.B) { benchFlush(b, newStore()) })
+	b.Run("file", func(b *testing.B) {
+		s, err := storage.Open(context.Background(), storage.Config{Path: filepath.Join(b.TempDir(), "rollout.db")})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				b.Error(err)
+			}
+		})
+		benchFlush(b, s)
+	})
+}
+
+func benchFlush(b *testing.B, s core.Storage) {
 	const n = 10_000
-	c := benchCoordinator(b, n)
+	c := benchCoordinator(b, s, n)
 	seq := uint64(0)
 	for b.Loop() {
 		b.StopTimer()

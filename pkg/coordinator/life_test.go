@@ -168,67 +168,71 @@ func TestRefusedBeatRenewsNothing(t *testing.T) {
 }
 
 func TestBadBeatsAndRegistrations(t *testing.T) {
-	c := start(t, newStore())
-	m := c.join(t, 1)
-	for name, h := range map[string]core.Heartbeat{
-		"no number":     {Worker: m.ref, State: core.StateReady},
-		"no state":      {Worker: m.ref, Seq: 1},
-		"a wrong state": {Worker: m.ref, Seq: 1, State: "dancing"},
-		"busy slots":    {Worker: m.ref, Seq: 1, State: core.StateReady, SlotsBusy: -1},
-		"plugins":       {Worker: m.ref, Seq: 1, State: core.StateReady, Plugins: make([]core.LoadedPlugin, maxPlugins+1)},
-	} {
-		if _, err := c.Beat(t.Context(), h); !core.IsCode(err, core.CodeInvalidArgument) {
-			t.Errorf("%s: %v", name, err)
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, newStore())
+		m := c.join(t, 1)
+		for name, h := range map[string]core.Heartbeat{
+			"no number":     {Worker: m.ref, State: core.StateReady},
+			"no state":      {Worker: m.ref, Seq: 1},
+			"a wrong state": {Worker: m.ref, Seq: 1, State: "dancing"},
+			"busy slots":    {Worker: m.ref, Seq: 1, State: core.StateReady, SlotsBusy: -1},
+			"plugins":       {Worker: m.ref, Seq: 1, State: core.StateReady, Plugins: make([]core.LoadedPlugin, maxPlugins+1)},
+		} {
+			if _, err := c.Beat(t.Context(), h); !core.IsCode(err, core.CodeInvalidArgument) {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
-	}
-	m.become(t, core.StateDraining)
-	m.state = core.StateReady
-	wantCode(t, m.beat(t), core.CodeInvalidArgument) // there is no way back from draining
+		m.become(t, core.StateDraining)
+		m.state = core.StateReady
+		wantCode(t, m.beat(t), core.CodeInvalidArgument) // there is no way back from draining
 
-	good := core.Registration{ID: workerID(2), ProtocolMin: 1, ProtocolMax: 1}
-	for name, change := range map[string]func(*core.Registration){
-		"no id":          func(r *core.Registration) { r.ID = core.WorkerID{} },
-		"mad epoch":      func(r *core.Registration) { r.PrevEpoch = 1 << 63 },
-		"empty range":    func(r *core.Registration) { r.ProtocolMin = 2 },
-		"slots":          func(r *core.Registration) { r.Slots = -1 },
-		"a long version": func(r *core.Registration) { r.Version = string(make([]byte, maxText+1)) },
-	} {
-		r := good
-		change(&r)
-		if _, err := c.Register(t.Context(), r); !core.IsCode(err, core.CodeInvalidArgument) {
-			t.Errorf("%s: %v", name, err)
+		good := core.Registration{ID: workerID(2), ProtocolMin: 1, ProtocolMax: 1}
+		for name, change := range map[string]func(*core.Registration){
+			"no id":          func(r *core.Registration) { r.ID = core.WorkerID{} },
+			"mad epoch":      func(r *core.Registration) { r.PrevEpoch = 1 << 63 },
+			"empty range":    func(r *core.Registration) { r.ProtocolMin = 2 },
+			"slots":          func(r *core.Registration) { r.Slots = -1 },
+			"a long version": func(r *core.Registration) { r.Version = string(make([]byte, maxText+1)) },
+		} {
+			r := good
+			change(&r)
+			if _, err := c.Register(t.Context(), r); !core.IsCode(err, core.CodeInvalidArgument) {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
-	}
-	r := good
-	r.ProtocolMin, r.ProtocolMax = 7, 9
-	_, err := c.Register(t.Context(), r)
-	wantCode(t, err, core.CodeVersionMismatch)
-	wantCode(t, c.Deregister(t.Context(), m.ref, core.StateReady, ""), core.CodeInvalidArgument)
+		r := good
+		r.ProtocolMin, r.ProtocolMax = 7, 9
+		_, err := c.Register(t.Context(), r)
+		wantCode(t, err, core.CodeVersionMismatch)
+		wantCode(t, c.Deregister(t.Context(), m.ref, core.StateReady, ""), core.CodeInvalidArgument)
+	})
 }
 
 func TestPluginsAndBeatsShowInWorkers(t *testing.T) {
-	c := start(t, newStore())
-	m := c.join(t, 1)
-	_, err := c.Beat(t.Context(), core.Heartbeat{
-		Worker: m.ref, Seq: 3, State: core.StateReady, SlotsBusy: 1,
-		Plugins: []core.LoadedPlugin{{Name: "p", Version: "1", Digest: "ab", Mode: "so"}},
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, newStore())
+		m := c.join(t, 1)
+		_, err := c.Beat(t.Context(), core.Heartbeat{
+			Worker: m.ref, Seq: 3, State: core.StateReady, SlotsBusy: 1,
+			Plugins: []core.LoadedPlugin{{Name: "p", Version: "1", Digest: "ab", Mode: "so"}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.join(t, 2)
+		rows, err := c.Workers(t.Context())
+		if err != nil || len(rows) != 2 {
+			t.Fatalf("%v, %v", rows, err)
+		}
+		r := rows[0]
+		if r.ID != m.id || r.State != core.StateReady || r.BeatSeq != 3 || r.SlotsBusy != 1 || len(r.Plugins) != 1 || r.Liveness != core.LivenessAlive || r.Epoch != 1 || r.Version != "test" {
+			t.Errorf("row %+v", r)
+		}
+		s, err := c.Status(t.Context())
+		if err != nil || s.Workers[core.LivenessAlive] != 2 || s.Run != c.RunID() || s.Epoch != c.Epoch() || s.Revision == 0 {
+			t.Errorf("status %+v, %v", s, err)
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.join(t, 2)
-	rows, err := c.Workers(t.Context())
-	if err != nil || len(rows) != 2 {
-		t.Fatalf("%v, %v", rows, err)
-	}
-	r := rows[0]
-	if r.ID != m.id || r.State != core.StateReady || r.BeatSeq != 3 || r.SlotsBusy != 1 || len(r.Plugins) != 1 || r.Liveness != core.LivenessAlive || r.Epoch != 1 || r.Version != "test" {
-		t.Errorf("row %+v", r)
-	}
-	s, err := c.Status(t.Context())
-	if err != nil || s.Workers[core.LivenessAlive] != 2 || s.Run != c.RunID() || s.Epoch != c.Epoch() || s.Revision == 0 {
-		t.Errorf("status %+v, %v", s, err)
-	}
 }
 
 func TestForget(t *testing.T) {
@@ -293,16 +297,18 @@ func TestManyBeatsAtOnce(t *testing.T) {
 }
 
 func TestHeartbeatEvents(t *testing.T) {
-	c := start(t, newStore(), func(cfg *Config, _ *Coordinator) { cfg.HeartbeatEvents = true })
-	m := c.join(t, 1)
-	if err := m.beat(t); err != nil {
-		t.Fatal(err)
-	}
-	evs := c.rec.of(core.TopicWorkerHeartbeat)
-	if len(evs) != 1 || evs[0].Kind != core.EventMetric || evs[0].Level != core.LevelDebug || evs[0].Attrs["seq"] != uint64(1) {
-		t.Errorf("%+v", evs)
-	}
-	if slices.ContainsFunc(c.rec.of(core.TopicWorkerHeartbeat), func(ev core.Event) bool { return ev.Kind == core.EventDomain }) {
-		t.Error("a heartbeat is no domain event")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, newStore(), func(cfg *Config, _ *Coordinator) { cfg.HeartbeatEvents = true })
+		m := c.join(t, 1)
+		if err := m.beat(t); err != nil {
+			t.Fatal(err)
+		}
+		evs := c.rec.of(core.TopicWorkerHeartbeat)
+		if len(evs) != 1 || evs[0].Kind != core.EventMetric || evs[0].Level != core.LevelDebug || evs[0].Attrs["seq"] != uint64(1) {
+			t.Errorf("%+v", evs)
+		}
+		if slices.ContainsFunc(c.rec.of(core.TopicWorkerHeartbeat), func(ev core.Event) bool { return ev.Kind == core.EventDomain }) {
+			t.Error("a heartbeat is no domain event")
+		}
+	})
 }

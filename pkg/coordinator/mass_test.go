@@ -224,9 +224,14 @@ func TestAttachOpensTheWorkStream(t *testing.T) {
 		_, err = c.Attach(t.Context(), core.WorkerRef{ID: m.id, Epoch: 7}, nil, nil)
 		wantCode(t, err, core.CodeFenced)
 	})
-	c := start(t, newStore())
-	_, err := c.Attach(t.Context(), c.join(t, 1).ref, nil, nil)
-	wantCode(t, err, core.CodeUnsupported)
+}
+
+func TestNoWorkWithoutAWorkbook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := start(t, newStore())
+		_, err := c.Attach(t.Context(), c.join(t, 1).ref, nil, nil)
+		wantCode(t, err, core.CodeUnsupported)
+	})
 }
 
 func TestRecord(t *testing.T) {
