@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,13 +37,23 @@ var soModes = map[string]bool{"in-process": false, "isolated": true}
 
 func TestSO(t *testing.T) {
 	path := ctest.Library(t, habits)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(b)
+	pin := hex.EncodeToString(sum[:])
 	for mode, isolated := range soModes {
 		t.Run(mode, func(t *testing.T) {
 			h, _ := testHost(t, nil)
 			m := soManifest(path, "habits")
 			m.Isolated = isolated
+			m.SO.SHA256 = pin
 			m.Config = map[string]any{"a": 1}
 			info := mustLoad(t, h, m)
+			if !isolated && !slices.Contains(info.Containment.Enforced, "sha256") {
+				t.Errorf("containment = %+v", info.Containment)
+			}
 			if (info.PID != 0) != isolated {
 				t.Errorf("pid = %d", info.PID)
 			}

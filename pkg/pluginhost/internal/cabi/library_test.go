@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -226,4 +227,23 @@ func TestR27BrokenLibraries(t *testing.T) {
 			t.Errorf("%s %s: %v, want %v %q", c.path, c.symbol, err, c.code, c.text)
 		}
 	}
+}
+
+// TestHeaderCompiles takes the header as the strictest plugin author would.
+func TestHeaderCompiles(t *testing.T) {
+	include := "-I" + filepath.Join(ctest.Root(t), "include")
+	source := filepath.Join(t.TempDir(), "header.c")
+	if err := os.WriteFile(source, []byte("#include \"rollout_plugin.h\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cc := ctest.Compiler(t)
+	for _, standard := range []string{"c99", "c11", "c17"} {
+		ctest.Run(t, append(cc, "-std="+standard, "-pedantic", "-Wall", "-Wextra", "-Wno-unused-function", "-Werror", "-fsyntax-only", include, source)...)
+	}
+	cxx, err := exec.LookPath("c++")
+	if err != nil {
+		t.Log("no C++ compiler on PATH: the header is tried as C only")
+		return
+	}
+	ctest.Run(t, cxx, "-std=c++11", "-pedantic", "-Wall", "-Wextra", "-Wno-unused-function", "-Werror", "-fsyntax-only", "-x", "c++", include, source)
 }

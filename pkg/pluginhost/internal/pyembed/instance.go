@@ -62,8 +62,14 @@ func (in *Interpreter) Start(ctx context.Context, s Spec) (*Instance, error) {
 	}
 	ready := make(chan error, 1)
 	go i.loop(in.newThread, log, ready)
-	if err := <-ready; err != nil {
-		return nil, err
+	select {
+	case err := <-ready:
+		if err != nil {
+			return nil, err
+		}
+	case <-ctx.Done(): // another plugin keeps the interpreter's lock
+		i.quitOnce.Do(func() { close(i.quit) })
+		return nil, ended(ctx)
 	}
 	if err := i.begin(ctx, s, in.lib.Site, log.fd()); err != nil {
 		i.leaveThread(ctx)
@@ -169,13 +175,24 @@ func (i *Instance) leave(ctx context.Context, r *request) ([]byte, error) {
 	}
 	i.interrupt(seq)
 	if deadline, ok := ctx.Deadline(); ok {
-		time.AfterFunc(time.Until(deadline)+grace, func() {
-			if i.running.Load() == seq {
-				i.end(errPoisoned())
-			}
-		})
+		time.AfterFunc(time.Until(deadline)+grace, func() { i.poison(seq) })
 	}
 	return nil, ended(ctx)
+}
+
+// poison gives the instance up if the run is still in Python. One that waits for the
+// interpreter's lock is a victim of another plugin: it is looked at again, and
+// does not begin once the lock is free.
+func (i *Instance) poison(seq uint64) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case i.over || i.running.Load() != seq:
+	case i.thread.began(seq):
+		i.endLocked(errPoisoned())
+	default:
+		time.AfterFunc(grace, func() { i.poison(seq) })
+	}
 }
 
 // interrupt raises Cancelled in a run, without waiting for it: code that keeps the
@@ -194,6 +211,10 @@ func (i *Instance) interrupt(seq uint64) {
 func (i *Instance) end(why error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.endLocked(why)
+}
+
+func (i *Instance) endLocked(why error) {
 	if i.why == nil {
 		i.why = why
 		close(i.gone)

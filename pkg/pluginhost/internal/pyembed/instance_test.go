@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -229,19 +228,30 @@ func TestTextIsUTF8(t *testing.T) {
 func TestLockHog(t *testing.T) {
 	hog, other := start(t, spec(t, "habits", "habits")), start(t, spec(t, "habits", "habits"))
 	hogged := make(chan error, 1)
+	r, w := pipe(t)
 	go func() {
-		_, err := hog.Call(context.Background(), "hog", []byte("1500000"))
+		_, err := hog.Call(context.Background(), "hog", fmt.Appendf(nil, "%d 1500000", w.Fd()))
 		hogged <- err
 	}()
-	for hog.running.Load() == 0 {
-		runtime.Gosched()
+	if _, err := r.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := other.Call(ctx, "echo", nil); err != nil && !core.IsCode(err, core.CodeDeadlineExceeded) {
+	var err error
+	for err == nil { // until the hog has the lock
+		_, err = other.Call(ctx, "echo", nil)
+	}
+	if !core.IsCode(err, core.CodeDeadlineExceeded) {
 		t.Errorf("call beside the hog: %v", err)
+	}
+	if _, err := interpreter(t).Start(ctx, spec(t, "habits", "habits")); !core.IsCode(err, core.CodeDeadlineExceeded) {
+		t.Errorf("start beside the hog: %v", err)
 	}
 	if err := <-hogged; err != nil {
 		t.Errorf("the hog: %v", err)
+	}
+	if got := mustCall(t, other, "echo", "not poisoned"); got != "not poisoned" {
+		t.Errorf("echo = %q", got)
 	}
 }

@@ -61,9 +61,12 @@ void rp_release(struct rp_thread *t);
 void rp_drop(struct rp_thread *t);
 
 /*
- * Raises Cancelled in the thread, if it still runs seq. Any thread may call; it
- * waits for the interpreter's lock.
+ * Raises Cancelled in the thread, if it runs seq; a run that has not begun yet
+ * does not begin. Any thread may call; it waits for the interpreter's lock.
  */
 void rp_interrupt(struct rp_thread *t, uint64_t seq);
+
+/* Whether the thread runs seq now, rather than waiting for the lock. Waits for nothing. */
+int rp_began(struct rp_thread *t, uint64_t seq);
 
 #endif

@@ -268,9 +268,10 @@ struct rp_thread {
     char *method_text;
     size_t method_len;
 
-    /* Guarded by the interpreter's lock. */
-    uint64_t seq; /* the run, or 0 */
-    int hit;      /* rp_interrupt has raised in it */
+    /* Guarded by the interpreter's lock; seq is also read without it. */
+    uint64_t seq;    /* the run, or 0 */
+    int hit;         /* rp_interrupt has raised in it */
+    uint64_t doomed; /* a run that was interrupted before it began, or after it ended */
 };
 
 static int64_t now(void)
@@ -404,11 +405,18 @@ static void keep_error(struct rp_thread *t, struct rp_out *out)
 static void run(struct rp_thread *t, PyObject *callable, PyObject *method, PyObject *payload,
                 uint64_t seq, struct rp_out *out)
 {
+    static const char left[] = "{\"code\":\"canceled\",\"message\":\"the caller left before the call began\"}";
     PyObject *result = NULL;
-    t->seq = seq;
+    if (t->doomed == seq) {
+        out->failed = 1;
+        out->ptr = (const uint8_t *)left;
+        out->len = sizeof left - 1;
+        return;
+    }
+    __atomic_store_n(&t->seq, seq, __ATOMIC_RELAXED);
     if (callable && method && payload)
         result = py.PyObject_CallFunctionObjArgs(callable, method, payload, NULL);
-    t->seq = 0;
+    __atomic_store_n(&t->seq, 0, __ATOMIC_RELAXED);
     if (t->hit) {
         /* Raised too late to be seen by this run: the next must not see it. */
         py.PyThreadState_SetAsyncExc(t->ident, NULL);
@@ -449,9 +457,16 @@ struct rp_out rp_run(struct rp_thread *t, int which, const char *method, size_t 
 void rp_interrupt(struct rp_thread *t, uint64_t seq)
 {
     int gil = py.PyGILState_Ensure();
-    if (t->seq == seq && !t->hit) {
+    if (t->seq != seq) {
+        t->doomed = seq;
+    } else if (!t->hit) {
         t->hit = 1;
         py.PyThreadState_SetAsyncExc(t->ident, py.cancelled);
     }
     py.PyGILState_Release(gil);
+}
+
+int rp_began(struct rp_thread *t, uint64_t seq)
+{
+    return __atomic_load_n(&t->seq, __ATOMIC_RELAXED) == seq;
 }

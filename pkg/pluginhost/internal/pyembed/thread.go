@@ -26,7 +26,7 @@ type outcome struct {
 	held   bool // the thread still holds the interpreter's lock
 }
 
-// thread is one Python thread state. Every method but interrupt is called on the
+// thread is one Python thread state. Every method but the last two is called on the
 // operating system thread that made it.
 type thread interface {
 	// run calls one callable. seq, never 0, names the run for interrupt. With more
@@ -43,4 +43,7 @@ type thread interface {
 	// interrupt raises Cancelled in the run seq, if that still runs. It waits for
 	// the interpreter's lock.
 	interrupt(seq uint64)
+	// began tells whether the run seq is in Python now, not merely waiting for the
+	// interpreter's lock.
+	began(seq uint64) bool
 }

@@ -114,3 +114,5 @@ func (p pyThread) drop() { C.rp_drop(p.t) }
 func (p pyThread) end() { C.rp_end(p.t) }
 
 func (p pyThread) interrupt(seq uint64) { C.rp_interrupt(p.t, C.uint64_t(seq)) }
+
+func (p pyThread) began(seq uint64) bool { return C.rp_began(p.t, C.uint64_t(seq)) != 0 }

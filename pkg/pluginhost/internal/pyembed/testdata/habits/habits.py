@@ -54,10 +54,13 @@ class Plugin:
             return ("%s %s" % (f.encoding, sys.getfilesystemencoding())).lower().encode()
 
     def do_hog(self, payload):
-        """Sleeps in C and keeps the interpreter's lock."""
+        """Writes a byte to a descriptor, then sleeps in C and keeps the interpreter's lock."""
         import ctypes
 
-        ctypes.PyDLL(None).usleep(int(payload))
+        fd, microseconds = payload.split()
+        usleep = ctypes.PyDLL(None).usleep
+        os.write(int(fd), b"x")
+        usleep(int(microseconds))
         return b"hogged"
 
     def do_bytearray(self, payload):
