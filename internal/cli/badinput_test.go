@@ -96,6 +96,26 @@ func TestBadInputOfAWorker(t *testing.T) {
 		other := prepared(t)
 		ends(t, launch(t, Worker, "--addr", s.addr, "--data-dir", s.path("w"), "--tls-dir", filepath.Join(other, "tls")), ExitRefused, "CA")
 	})
+	t.Run("coordinator set up anew", func(t *testing.T) {
+		old := newSite(t)
+		w := old.worker("w")
+		old.coord.await(core.TopicWorkerRegistered, 1)
+		if code := w.exit(); code != ExitOK {
+			t.Fatal(w.lastLine())
+		}
+		s := newSite(t)
+		data := old.path("w")
+		args := []string{"--addr", s.addr, "--data-dir", data, "--tls-dir", s.tls()}
+		ends(t, launch(t, Worker, args...), ExitRefused, "enrol again", filepath.Join(data, "identity"))
+		if err := os.RemoveAll(filepath.Join(data, "identity")); err != nil {
+			t.Fatal(err)
+		}
+		w = launch(t, Worker, args...)
+		s.coord.await(core.TopicWorkerRegistered, 1)
+		if code := w.exit(); code != ExitOK {
+			t.Error(w.lastLine())
+		}
+	})
 	t.Run("wrong token", func(t *testing.T) {
 		s := newSite(t)
 		mine := s.path("tls")

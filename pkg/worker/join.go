@@ -66,11 +66,15 @@ func (w *node) attempt(ctx context.Context, reason string) (core.Registered, err
 		}
 		w.link = l
 	}
-	return w.link.Register(ctx, core.Registration{
+	reg, err := w.link.Register(ctx, core.Registration{
 		ID: w.rec.ID, PrevEpoch: w.rec.Epoch, Version: w.cfg.Version,
 		ProtocolMin: protocolMin, ProtocolMax: protocolMax,
 		Inventory: w.inventory, Slots: w.cfg.Slots, RestartReason: reason,
 	})
+	if core.IsCode(err, core.CodeUnauthenticated) {
+		err = core.Errorf("", core.CodeUnauthenticated, "%w; if the coordinator was set up anew, remove %s to enrol again", err, w.cfg.IdentityDir)
+	}
+	return reg, err
 }
 
 // joined keeps what the coordinator said.
