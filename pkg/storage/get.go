@@ -4,17 +4,12 @@ import (
 	"bytes"
 	"context"
 	"runtime/debug"
-	"sync"
 
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
 	"github.com/rollout-substrate/rollout/pkg/storage/internal/keycode"
 )
-
-// encBufs holds buffers for encoded keys: bbolt's cursor would otherwise force
-// each one to the heap.
-var encBufs = sync.Pool{New: func() any { b := make([]byte, 0, 256); return &b }}
 
 // GetMany implements [core.Reader]. In an open file it promises the checksum of
 // each row that it finds; that a row has vanished shows in a scan of its group.
@@ -35,8 +30,8 @@ func (s *Store) GetMany(ctx context.Context, keys ...core.Key) (out []core.Entry
 		return nil, err
 	}
 	defer endRead(tx)
-	buf := encBufs.Get().(*[]byte)
-	defer encBufs.Put(buf)
+	buf := s.keyBufs.Get().(*[]byte)
+	defer s.keyBufs.Put(buf)
 	out = make([]core.Entry, len(keys))
 	r := rowReader{s: s, tx: tx}
 	for i := range keys {

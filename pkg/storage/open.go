@@ -37,6 +37,7 @@ type Store struct {
 
 	pages    pageStats // what the page walk met at open
 	pageSize int       // bytes
+	keyBufs  sync.Pool // *[]byte for encoded keys, which bbolt's cursor would force to the heap
 	revision atomic.Uint64
 	durable  atomic.Uint64 // newest bbolt transaction that is known to be synced
 
@@ -127,6 +128,8 @@ func newStore(cfg Config, f *os.File) *Store {
 		cfg: cfg, log: cfg.Logger, hook: cfg.hooks, file: f,
 		lead:  make(chan struct{}, 1),
 		slots: make(chan struct{}, cfg.QueueDepth),
+
+		keyBufs: sync.Pool{New: func() any { b := make([]byte, 0, 256); return &b }},
 	}
 }
 
