@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/pluginsdk"
 	"go.uber.org/goleak"
 )
 
@@ -236,6 +237,8 @@ const roleVar = "ROLLOUT_TEST_ROLE"
 
 func playRole(role string) int {
 	switch role {
+	case "grpc":
+		pluginsdk.Main(&goSample{})
 	}
 	fmt.Fprintln(os.Stderr, "unknown role", role)
 	return 2

@@ -102,6 +102,11 @@ func readStatus(ctx context.Context, err error) error {
 		return core.Wrap("", core.CodeDeadlineExceeded, ctx.Err())
 	}
 	st := status.Convert(err)
+	for _, d := range st.Details() {
+		if e, ok := d.(*pluginv1.PluginError); ok {
+			return readPluginError(e)
+		}
+	}
 	err = grpcerr.FromStatus("", err)
 	if core.IsCode(err, core.CodePluginError) {
 		return err
@@ -116,6 +121,16 @@ func readStatus(ctx context.Context, err error) error {
 		return err
 	}
 	return core.Errorf("", core.CodePluginError, "%s (%s)", st.Message(), st.Code())
+}
+
+// readPluginError reads what a plugin says of its own failure. Two codes are the
+// SDK's word on the contract; every other is the author's.
+func readPluginError(e *pluginv1.PluginError) error {
+	switch code := core.ParseCode(e.GetCode()); code {
+	case core.CodePluginContract, core.CodeTooLarge:
+		return core.Errorf("", code, "%s", e.GetMessage())
+	}
+	return grpcerr.FromPlugin(e)
 }
 
 func (i *grpcInstance) call(ctx context.Context, method string, payload []byte) ([]byte, error) {
@@ -173,14 +188,11 @@ func (i *grpcInstance) batch(ctx context.Context, method string, payloads [][]by
 	}
 	results := make([]core.CallResult, len(payloads))
 	for k, r := range out.GetResults() {
-		switch e := r.GetError(); {
-		case e == nil:
-			results[k].Result = r.GetResult()
-		case e.GetCode() == core.CodePluginContract.String() || e.GetCode() == core.CodeTooLarge.String():
-			results[k].Err = core.Errorf("", core.ParseCode(e.GetCode()), "%s", e.GetMessage())
-		default:
-			results[k].Err = grpcerr.FromPlugin(e)
+		if e := r.GetError(); e != nil {
+			results[k].Err = readPluginError(e)
+			continue
 		}
+		results[k].Result = r.GetResult()
 	}
 	return results, nil
 }
