@@ -173,7 +173,7 @@ func returnedMemory(p *probe) {
 			for i := range e.Value {
 				e.Value[i] = 'X'
 			}
-			_ = append(e.Value, "more"...)
+			_ = append(e.Value, "more"...) // into memory behind the value, if it has any
 		}
 	}
 	spoil(p.get(p.store(), kitKey("a", "x")))

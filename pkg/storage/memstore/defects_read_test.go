@@ -35,7 +35,7 @@ func oneByOne(s core.Storage) core.Storage {
 				return nil, err
 			}
 			out = append(out, e...)
-			for now, i := s.Revision(), 0; i < 1000 && s.Revision() == now; i++ {
+			for before, i := s.Revision(), 0; i < 1000 && s.Revision() == before; i++ {
 				runtime.Gosched()
 			}
 		}
