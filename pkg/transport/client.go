@@ -171,10 +171,14 @@ func (a answers) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cli
 // connect as unavailable; the record knows whether it was a refusal.
 func (a answers) explain(err error) error {
 	err = grpcerr.FromStatus("", err)
-	if core.IsCode(err, core.CodeUnavailable) {
-		if why := a.rec.get(); why != nil {
-			return why
-		}
+	why := a.rec.get()
+	switch code := core.CodeOf(err); {
+	case why == nil:
+		return err
+	case code == core.CodeUnavailable, code == core.CodeDeadlineExceeded && IsRefused(why):
+		return why
+	case code == core.CodeDeadlineExceeded:
+		return core.Errorf("", code, "no answer in time: %v", why)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -20,6 +21,13 @@ import (
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(loadEnv); spec != "" {
+		if err := loadMain(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m,
 		// quic-go keeps one of these for the life of the process.
 		goleak.IgnoreTopFunction("github.com/quic-go/quic-go.(*Transport).runSendQueue"))

@@ -36,6 +36,9 @@ type link struct {
 	closers []func() error // of the client connections, then of what they share
 	retired chan struct{}  // closed when a newer link has taken over
 
+	closing  sync.Once
+	closeErr error // set by closing
+
 	mu     sync.Mutex // guards the fields below
 	refs   int        // calls and streams
 	ending bool       // close at refs 0
@@ -81,12 +84,16 @@ func (l *link) retire() error {
 	return nil
 }
 
+// close closes the connections, once.
 func (l *link) close() error {
-	var errs []error
-	for _, c := range l.closers {
-		errs = append(errs, c())
-	}
-	return errors.Join(errs...)
+	l.closing.Do(func() {
+		var errs []error
+		for _, c := range l.closers {
+			errs = append(errs, c())
+		}
+		l.closeErr = errors.Join(errs...)
+	})
+	return l.closeErr
 }
 
 // newLink makes the client connections of a certificate. They connect when used.

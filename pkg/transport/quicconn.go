@@ -15,8 +15,8 @@ import (
 const alpnQUIC = "rollout-grpc"
 
 const (
-	quicIdle      = 4 * time.Second // silence after which a connection is lost
-	quicKeepAlive = time.Second     // between two probes of an otherwise silent client
+	quicIdle      = 2 * time.Second        // silence after which a connection is lost
+	quicKeepAlive = 500 * time.Millisecond // between two probes of an otherwise silent client
 )
 
 // quicConfig is what both sides hold a connection to. Windows hold a few whole
