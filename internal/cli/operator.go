@@ -14,6 +14,7 @@ import (
 	"github.com/rollout-substrate/rollout/internal/config"
 	"github.com/rollout-substrate/rollout/internal/version"
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/pluginhost"
 	"github.com/rollout-substrate/rollout/pkg/transport"
 )
 
@@ -45,6 +46,9 @@ type tool struct {
 
 // Operator runs the rollout tool with the arguments behind the program's name.
 func Operator(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == launchVerb {
+		return pluginhost.LaunchMain(args[1:])
+	}
 	t := &tool{stdin: stdin, stdout: stdout, stderr: stderr}
 	root := newRoot(t)
 	root.SetArgs(args)

@@ -171,7 +171,7 @@ func (t *tool) upload(ctx context.Context, conn *transport.AdminConn, o submitOp
 	}
 }
 
-// lostCoordinator reports whether err means that the coordinator is gone for now.
+// lostCoordinator reports whether err means that the coordinator cannot be reached at the moment.
 func lostCoordinator(err error) bool {
 	return core.IsCode(err, core.CodeUnavailable) && !transport.IsRefused(err)
 }

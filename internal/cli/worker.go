@@ -10,6 +10,7 @@ import (
 	"github.com/rollout-substrate/rollout/internal/events"
 	"github.com/rollout-substrate/rollout/internal/version"
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/pluginhost"
 	"github.com/rollout-substrate/rollout/pkg/storage"
 	"github.com/rollout-substrate/rollout/pkg/transport"
 	"github.com/rollout-substrate/rollout/pkg/worker"
@@ -56,6 +57,9 @@ type workerOptions struct {
 
 // Worker runs the worker with the arguments behind the program's name.
 func Worker(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == launchVerb {
+		return pluginhost.LaunchMain(args[1:])
+	}
 	syscall.Umask(privateUmask)
 	o := &workerOptions{options: newOptions("worker", workerHelp)}
 	o.key("addr", "coordinator_addr")
@@ -95,29 +99,21 @@ func runWorker(ctx context.Context, o *workerOptions, stdout, stderr io.Writer) 
 		return err
 	}
 	defer closeEvents(em, log)
-	exec, err := newExecutor(cfg)
-	if err != nil {
-		return err
-	}
 	store, err := storage.Open(ctx, storage.Config{Path: cfg.StoragePath, RepairMeta: true, Logger: log})
 	if err != nil {
 		return err
 	}
 	defer closeStore(store, log)
+	exec, err := newExecutor(cfg, store, em, log, o.hotReload)
+	if err != nil {
+		return err
+	}
 	return worker.Run(ctx, worker.Config{
 		Store: store, ID: id, IdentityDir: cfg.IdentityDir(), Addr: cfg.CoordinatorAddr, Domain: cfg.CoordinatorDomain,
 		TLSDir: cfg.TLSDir, Protocol: transport.Protocol(cfg.Protocol), Slots: cfg.WorkerSlots,
 		DrainTimeout: cfg.DrainTimeout, HotReload: o.hotReload, Executor: exec, Events: em, Logger: log,
 		Version: version.Get().Version,
 	})
-}
-
-// newExecutor makes what runs inside the worker: nothing, where no plugin is asked for.
-func newExecutor(cfg config.Config) (core.Worker, error) {
-	if len(cfg.Plugins) > 0 {
-		return nil, core.Errorf("worker: plugins", core.CodeUnsupported, "this build runs no plugins, remove %q", cfg.Plugins)
-	}
-	return nil, nil
 }
 
 // closeStore is for the end of a program: what it says can only be logged.

@@ -17,6 +17,12 @@ type PluginsConfig struct {
 	Refs []string
 	// Resolve reads the manifest of a reference, required.
 	Resolve func(ref string) (core.Manifest, error)
+	// Files names the files of a plugin that are worth a reload when they change;
+	// nil: files are not watched.
+	Files func(m core.Manifest) ([]string, error)
+	// Events is where Host reports to, so that its events carry the worker's name;
+	// nil: they do not.
+	Events *PluginEvents
 	// Logger takes what the executor has to say; nil: discarded.
 	Logger *slog.Logger
 }
@@ -29,8 +35,10 @@ type Plugins struct {
 	log *slog.Logger
 
 	// loading serialises Init, Reload and Shutdown, which start and stop plugins.
+	// It is held while plugins start; calls do not need it.
 	loading sync.Mutex
 	refs    map[string]string // plugin name -> reference; guarded by loading
+	watch   *fileWatch        // guarded by loading; nil: nothing is watched
 
 	mu    sync.Mutex // guards paces
 	paces map[pace]time.Duration
@@ -58,9 +66,12 @@ func NewPlugins(cfg PluginsConfig) (*Plugins, error) {
 
 // Init implements [core.Worker]: it loads every plugin that is not loaded yet, and
 // fails with the first that does not start.
-func (p *Plugins) Init(ctx context.Context, _ core.WorkerInfo) error {
+func (p *Plugins) Init(ctx context.Context, info core.WorkerInfo) error {
 	p.loading.Lock()
 	defer p.loading.Unlock()
+	if p.cfg.Events != nil {
+		p.cfg.Events.serve(info.Run, info.Ref.ID)
+	}
 	for _, ref := range p.cfg.Refs {
 		if p.loaded(ref) {
 			continue
@@ -73,6 +84,7 @@ func (p *Plugins) Init(ctx context.Context, _ core.WorkerInfo) error {
 			return core.WithOp("load plugin "+m.Name, err)
 		}
 		p.refs[m.Name] = ref
+		p.watchFiles(m)
 	}
 	return nil
 }
@@ -98,6 +110,13 @@ func (p *Plugins) Drain(context.Context) error { return nil }
 
 // Shutdown implements [core.Worker].
 func (p *Plugins) Shutdown(ctx context.Context) error {
+	p.loading.Lock()
+	w := p.watch
+	p.watch = nil
+	p.loading.Unlock()
+	if w != nil {
+		w.stop() // a reload under way needs loading
+	}
 	p.loading.Lock()
 	defer p.loading.Unlock()
 	clear(p.refs)
@@ -130,8 +149,11 @@ func (p *Plugins) Reload(ctx context.Context, plugin string) error {
 	if err != nil {
 		return err
 	}
-	_, err = r.Reload(ctx, m)
-	return err
+	if _, err = r.Reload(ctx, m); err != nil {
+		return err
+	}
+	p.watchFiles(m)
+	return nil
 }
 
 // Execute implements [core.Worker]. Items of one plugin and method go to it as one
@@ -280,32 +302,4 @@ func (p *Plugins) forget(it core.WorkItem) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.paces, pace{it.Plugin, it.Method})
-}
-
-// PluginEvents turns what a host reports into events and log lines. A line that a
-// plugin wrote becomes an event of kind log.
-func PluginEvents(em core.EventEmitter, worker core.WorkerID) func(core.PluginEvent) {
-	return func(pe core.PluginEvent) {
-		ev := core.Event{
-			Time: time.Now(), Level: pe.Level, Kind: core.EventDomain, Topic: pe.Topic, PluginID: pe.Info.ID, WorkerID: worker.String(),
-			Message: pe.Line, Attrs: core.Attrs{},
-		}
-		for k, v := range pe.Attrs {
-			ev.Attrs[k] = v
-		}
-		switch pe.Topic {
-		case "":
-			ev.Kind = core.EventLog
-		case core.TopicPluginLoaded, core.TopicPluginReloaded, core.TopicPluginRestarted:
-			ev.Attrs["mode"], ev.Attrs["version"], ev.Attrs["start_ms"] = string(pe.Info.Mode), pe.Info.Version, pe.Info.Start.Milliseconds()
-			ev.Attrs["plugin"], ev.Attrs["digest"], ev.Attrs["generation"] = pe.Info.Name, pe.Info.Digest, pe.Info.Generation
-			ev.Attrs["containment"] = map[string]any{"enforced": pe.Info.Containment.Enforced, "missing": pe.Info.Containment.Missing}
-		default:
-			ev.Attrs["mode"], ev.Attrs["version"], ev.Attrs["plugin"] = string(pe.Info.Mode), pe.Info.Version, pe.Info.Name
-		}
-		if ev.Level == "" {
-			ev.Level = core.LevelInfo
-		}
-		em.Emit(ev)
-	}
 }
