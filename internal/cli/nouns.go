@@ -15,6 +15,7 @@ func nouns(t *tool) []*cobra.Command {
 		group(cobra.Command{Use: "queue", Short: "Look into the queue of a job"}, queueStatsCmd(t), queuePeekCmd(t), queuePurgeCmd(t)),
 		group(cobra.Command{Use: "dead", Short: "Look after the items that were given up"}, deadListCmd(t), deadShowCmd(t), deadRequeueCmd(t), deadDropCmd(t)),
 		eventsCmd(t),
+		newPluginCommand(t),
 		group(cobra.Command{Use: "store", Short: "Check, copy and inspect stores"}, storeCheckCmd(t), storeBackupCmd(t), storeRestoreCmd(t), storeCompactCmd(t), storeScanCmd(t)),
 		group(cobra.Command{Use: "cert", Short: "Show and issue certificates"}, certShowCmd(t), certIssueCmd(t), certRotateCmd(t)),
 		group(cobra.Command{Use: "token", Short: "Make join tokens"}, tokenNewCmd(t)),
