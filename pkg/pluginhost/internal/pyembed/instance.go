@@ -35,12 +35,15 @@ type Spec struct {
 // may be called by many goroutines at once.
 type Instance struct {
 	queue    chan *request
-	requests sync.Pool     // of *request, answered ones
-	closing  chan struct{} // closed by the first Stop: no new calls
-	quit     chan struct{} // closed when the thread should end after its current run
-	gone     chan struct{} // closed when no call is answered any more
-	ended    chan struct{} // closed when the thread is gone
-	running  atomic.Uint64 // the run in progress, or 0
+	requests sync.Pool               // of *request, answered ones
+	closing  chan struct{}           // closed by the first Stop: no new calls
+	quit     chan struct{}           // closed when the thread should end after its current run
+	gone     chan struct{}           // closed when no call is answered any more
+	ended    chan struct{}           // closed when the thread is gone
+	running  atomic.Uint64           // the run in progress, or 0
+	current  atomic.Pointer[request] // what the thread has in hand
+	upcoming atomic.Pointer[request] // what it runs next
+	ending   atomic.Bool             // set after gone is closed, before the calls that wait are answered
 	stopOnce sync.Once
 	stopErr  error // written inside stopOnce
 	quitOnce sync.Once
@@ -144,19 +147,38 @@ func (i *Instance) do(ctx context.Context, w which, method string, payload []byt
 			return nil, ended(ctx)
 		}
 	}
-	select {
-	case a := <-r.done:
-		i.recycle(r)
-		return a.bytes, a.err
-	case <-ctx.Done():
-		return i.leave(ctx, r)
-	case <-i.gone:
+	if i.ending.Load() {
+		i.refuse() // the one who ended the instance may not have seen r
+	}
+	var a result
+	if ctx.Done() == nil {
+		a = <-r.done
+	} else {
 		select {
-		case a := <-r.done:
-			return a.bytes, a.err
+		case a = <-r.done:
+		case <-ctx.Done():
+			return i.leave(ctx, r)
+		}
+	}
+	i.recycle(r)
+	return a.bytes, a.err
+}
+
+// refuse answers the given requests, and all that wait in the queue, with the
+// instance's end.
+func (i *Instance) refuse(held ...*request) {
+	res := result{err: i.Exit()}
+	for _, r := range held {
+		if r != nil {
+			r.answer(res)
+		}
+	}
+	for {
+		select {
+		case r := <-i.queue:
+			r.answer(res)
 		default:
-			r.abandon()
-			return nil, i.Exit()
+			return
 		}
 	}
 }
@@ -185,11 +207,13 @@ func (i *Instance) leave(ctx context.Context, r *request) ([]byte, error) {
 // does not begin once the lock is free.
 func (i *Instance) poison(seq uint64) {
 	i.mu.Lock()
-	defer i.mu.Unlock()
+	over := i.over || i.running.Load() != seq
+	began := !over && i.thread.began(seq)
+	i.mu.Unlock()
 	switch {
-	case i.over || i.running.Load() != seq:
-	case i.thread.began(seq):
-		i.endLocked(errPoisoned())
+	case over:
+	case began:
+		i.end(errPoisoned())
 	default:
 		time.AfterFunc(grace, func() { i.poison(seq) })
 	}
@@ -207,17 +231,18 @@ func (i *Instance) interrupt(seq uint64) {
 	i.interrupts.Go(func() { th.interrupt(seq) })
 }
 
-// end closes gone for a reason; the first one stays.
+// end closes gone for a reason, the first one given, and answers every call.
 func (i *Instance) end(why error) {
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.endLocked(why)
-}
-
-func (i *Instance) endLocked(why error) {
-	if i.why == nil {
+	first := i.why == nil
+	if first {
 		i.why = why
 		close(i.gone)
+	}
+	i.mu.Unlock()
+	if first {
+		i.ending.Store(true)
+		i.refuse(i.current.Load(), i.upcoming.Load())
 	}
 }
 

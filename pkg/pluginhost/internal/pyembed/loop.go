@@ -55,15 +55,20 @@ func (w *worker) next() bool {
 	case r = <-w.queue:
 	}
 	for r != nil {
+		// Whoever ends the instance looks at these two after it has set ending.
+		w.current.Store(r)
 		following := w.poll()
-		w.serve(r, following != nil)
-		select {
-		case <-w.gone:
+		w.upcoming.Store(following)
+		if !w.ending.Load() {
+			w.serve(r, following != nil)
+		}
+		if w.ending.Load() {
+			w.refuse(r, following)
 			return false
-		default:
 		}
 		r = following
 	}
+	w.current.Store(nil)
 	if w.held {
 		w.th.release()
 		w.held = false
@@ -100,7 +105,7 @@ func (w *worker) serve(r *request, more bool) {
 		return
 	}
 	if w.down {
-		r.done <- result{err: errClosed()}
+		r.answer(result{err: errClosed()})
 		return
 	}
 	w.seq++
@@ -126,7 +131,7 @@ func (w *worker) serve(r *request, more bool) {
 	default:
 		res.err = core.Errorf("", core.CodeTooLarge, "the result has %d bytes", len(out.bytes))
 	}
-	r.done <- res
+	r.answer(res)
 }
 
 // finish lets the plugin's object go and frees the thread state. Calls that still

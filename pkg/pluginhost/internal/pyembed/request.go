@@ -1,13 +1,18 @@
 package pyembed
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // request is one run that waits in the queue of an instance.
 type request struct {
 	which   which
 	method  string
 	payload []byte      // the caller's, until it leaves
-	done    chan result // capacity 1: the thread never waits for a caller
+	done    chan result // capacity 1: who answers never waits for a caller
+
+	answered atomic.Bool // done has been sent to
 
 	mu    sync.Mutex // guards what follows
 	begun bool       // the thread has taken it, and has copied payload
@@ -21,6 +26,13 @@ type result struct {
 	err   error
 }
 
+// answer gives the caller its result, unless it was given one.
+func (r *request) answer(res result) {
+	if r.answered.CompareAndSwap(false, true) {
+		r.done <- res
+	}
+}
+
 // newRequest takes a used request where there is one.
 func (i *Instance) newRequest(w which, method string, payload []byte) *request {
 	r, ok := i.requests.Get().(*request)
@@ -31,9 +43,11 @@ func (i *Instance) newRequest(w which, method string, payload []byte) *request {
 	return r
 }
 
-// recycle keeps a request whose answer was received, so that nobody else holds it.
+// recycle keeps a request whose answer was received. Whoever ends the instance may
+// still hold it and answer its next use with the end, which is right then.
 func (i *Instance) recycle(r *request) {
 	r.payload = nil
+	r.answered.Store(false)
 	r.begun, r.left, r.seq = false, false, 0
 	i.requests.Put(r)
 }
