@@ -17,6 +17,7 @@ func nouns(t *tool) []*cobra.Command {
 		eventsCmd(t),
 		newPluginCommand(t),
 		group(cobra.Command{Use: "store", Short: "Check, copy and inspect stores"}, storeCheckCmd(t), storeBackupCmd(t), storeRestoreCmd(t), storeCompactCmd(t), storeScanCmd(t)),
+		objectCmd(t),
 		group(cobra.Command{Use: "cert", Short: "Show and issue certificates"}, certShowCmd(t), certIssueCmd(t), certRotateCmd(t)),
 		group(cobra.Command{Use: "token", Short: "Make join tokens"}, tokenNewCmd(t)),
 		group(cobra.Command{Use: "config", Short: "Check and print the configuration"}, configCheckCmd(t), configPrintCmd(t)),
