@@ -232,8 +232,8 @@ func iterateBreak(p *probe) {
 }
 
 func iterateLong(p *probe) {
-	fill(p, 3000)
-	for _, o := range []core.ScanOptions{{}, {Reverse: true}, {Limit: 2999}, {Limit: 513}, {Limit: 512}} {
+	fill(p, 1300)
+	for _, o := range []core.ScanOptions{{}, {Reverse: true}, {Limit: 1299}, {Limit: 513}, {Limit: 512}} {
 		got := p.iterate(p.store(), kitKey(), o)
 		want := p.scan(p.store(), kitKey(), o)
 		p.check(slices.Equal(rows(got), rows(want)), "an iteration with %s found %d rows, a scan %d, or others", describe(o), len(got), len(want))
