@@ -121,7 +121,7 @@ func (l *loadProcess) join(i *Identity) (*WorkerConn, core.WorkerRef, *Heartbeat
 
 // beat beats for ever, from a random moment on.
 func (l *loadProcess) beat(_ *WorkerConn, ref core.WorkerRef, s *HeartbeatStream) {
-	time.Sleep(rand.N(l.spec.H)) // spreads the workers as real ones are
+	<-time.After(rand.N(l.spec.H)) // spreads the workers as real ones are
 	tick := time.NewTicker(l.spec.H)
 	for seq := uint64(1); ; seq++ {
 		start := time.Now()
@@ -263,11 +263,11 @@ func benchWorkers(b *testing.B, p Protocol, n int, interval time.Duration) {
 		}
 		return sum
 	}
-	time.Sleep(2 * interval) // the handshakes are behind us
+	<-time.After(2 * interval) // the handshakes are behind us
 	ask()
 	cpu, start := cpuTime(), time.Now()
 	b.ResetTimer()
-	time.Sleep(max(10*time.Second, 3*interval))
+	<-time.After(max(10*time.Second, 3*interval)) // what is measured is a span of time
 	b.StopTimer()
 	cpu = cpuTime() - cpu
 	r := ask()

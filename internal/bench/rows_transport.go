@@ -1,0 +1,26 @@
+package main
+
+// transportRows are measured against plain grpc-go: over mTLS on TCP with its
+// defaults, and on one QUIC stream. Both ends run in one process, so a rate is what
+// both cost together.
+func transportRows() []row {
+	const pkg = "pkg/transport"
+	return []row{
+		{group: "transport", name: "unary beat, alone, p50", pkg: pkg, benchtime: "10000x", unit: "p50-us", reach: 0.75,
+			ours: "BenchmarkUnary/h2/alone/ours", base: "BenchmarkUnary/h2/alone/raw"},
+		{group: "transport", name: "unary beats, 64 in flight", pkg: pkg, benchtime: "40000x", unit: "calls/s", reach: 0.75,
+			ours: "BenchmarkUnary/h2/64/ours", base: "BenchmarkUnary/h2/64/raw"},
+		{group: "transport", name: "beats on a stream, window 64", pkg: pkg, benchtime: "200000x", unit: "calls/s", reach: 0.6,
+			ours: "BenchmarkStream/h2/ours", base: "BenchmarkStream/h2/raw"},
+		{group: "transport", name: "over QUIC, unary, alone, p50", pkg: pkg, benchtime: "10000x", unit: "p50-us", reach: 0.8,
+			ours: "BenchmarkUnary/quic/alone/ours", base: "BenchmarkUnary/quic/alone/raw"},
+		{group: "transport", name: "over QUIC, unary, 64 in flight", pkg: pkg, benchtime: "40000x", unit: "calls/s", reach: 0.8,
+			ours: "BenchmarkUnary/quic/64/ours", base: "BenchmarkUnary/quic/64/raw"},
+		{group: "transport", name: "killed worker noticed, worst", pkg: pkg, benchtime: "20x", unit: "worst-ms", limit: 20, reach: 1,
+			ours: "BenchmarkKilledPeer/h2"},
+		{group: "transport", name: "first good call after a QUIC coordinator vanished", pkg: pkg, benchtime: "10x", unit: "p50-ms", limit: 100, reach: 1,
+			ours: "BenchmarkQUICRestart"},
+		{group: "transport", name: "server memory for each worker, KiB", pkg: pkg, benchtime: "1x", unit: "KiB/worker", limit: 100, reach: 1,
+			ours: "BenchmarkWorkers/h2"},
+	}
+}
