@@ -9,6 +9,7 @@ import (
 	"github.com/rollout-substrate/rollout/internal/config"
 	"github.com/rollout-substrate/rollout/internal/events"
 	"github.com/rollout-substrate/rollout/internal/version"
+	"github.com/rollout-substrate/rollout/pkg/cloudlocal"
 	"github.com/rollout-substrate/rollout/pkg/core"
 	"github.com/rollout-substrate/rollout/pkg/pluginhost"
 	"github.com/rollout-substrate/rollout/pkg/storage"
@@ -112,6 +113,7 @@ func runWorker(ctx context.Context, o *workerOptions, stdout, stderr io.Writer) 
 		Store: store, ID: id, IdentityDir: cfg.IdentityDir(), Addr: cfg.CoordinatorAddr, Domain: cfg.CoordinatorDomain,
 		TLSDir: cfg.TLSDir, Protocol: transport.Protocol(cfg.Protocol), Slots: cfg.WorkerSlots,
 		DrainTimeout: cfg.DrainTimeout, HotReload: o.hotReload, Executor: exec, Events: em, Logger: log,
+		Compute: cloudlocal.NewMachine(cloudlocal.MachineConfig{DataDir: cfg.DataDir, NoticeFile: cfg.PreemptionNoticeFile}),
 		Version: version.Get().Version,
 	})
 }
