@@ -17,6 +17,7 @@ import (
 // limits are the cgroups of one sidecar, and what stands in for them.
 type limits struct {
 	memoryMiB int
+	thread    int     // the thread that entered the groups
 	memory    *cgroup // nil: sampled, where a limit is asked for
 	pids      *cgroup // nil: only the rlimit holds
 }
@@ -27,7 +28,7 @@ type cgroup struct{ dir, parent string }
 
 // enter moves the calling thread into groups that limit memory and processes.
 func (l *limits) enter(memoryMiB int, note func(string, error)) {
-	l.memoryMiB = memoryMiB
+	l.memoryMiB, l.thread = memoryMiB, unix.Gettid()
 	if g, err := newCgroup("pids", "pids.max", strconv.Itoa(maxProcs)); err == nil {
 		l.pids = g
 		note("processes:cgroup", nil)
@@ -48,12 +49,13 @@ func (l *limits) enter(memoryMiB int, note func(string, error)) {
 	note("memory:cgroup", nil)
 }
 
-// leave takes the calling thread out again, so that the groups can be removed.
+// leave takes the thread that entered out again, so that the groups can be removed.
+// It is called on another thread: the one that entered may not write there any more.
 func (l *limits) leave() {
 	for _, g := range []*cgroup{l.memory, l.pids} {
 		if g != nil {
 			// A thread that stays costs an empty directory until this process ends.
-			_ = os.WriteFile(filepath.Join(g.parent, "tasks"), []byte(strconv.Itoa(unix.Gettid())), 0)
+			_ = os.WriteFile(filepath.Join(g.parent, "tasks"), []byte(strconv.Itoa(l.thread)), 0)
 		}
 	}
 }
@@ -86,6 +88,10 @@ func newCgroup(controller, file, value string) (*cgroup, error) {
 		return nil, err
 	}
 	g := &cgroup{parent: parent, dir: filepath.Join(parent, fmt.Sprintf("rollout-%d", os.Getpid()))}
+	// A launcher that was killed may have left its group behind, empty by now.
+	if err := unix.Rmdir(g.dir); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("cgroup %s is in use: %w", g.dir, err)
+	}
 	if err := os.Mkdir(g.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cgroup is not writable: %w", err)
 	}

@@ -64,22 +64,31 @@ func (l *launcher) run(orders <-chan struct{}, term <-chan os.Signal) int {
 	reaped := make(chan struct{})
 	go reap(l.pid, exited, reaped)
 	hungry, stop := l.lim.watchMemory()
-	var exit Exit
+	var reason string
 	select {
 	case <-orders:
 	case <-term:
-	case exit.Reason = <-hungry:
-		l.kill(reaped)
-		exit = exitOf(<-exited, exit.Reason)
-		l.report(Report{Exit: &exit})
+	case reason = <-hungry:
 	case ws := <-exited:
-		exit = exitOf(ws, l.lim.oomReason())
-		l.report(Report{Exit: &exit})
+		l.reportExit(ws, l.lim.oomReason())
 	}
 	stop()
 	l.kill(reaped)
+	select {
+	case ws := <-exited:
+		l.reportExit(ws, reason)
+	default: // reported above, or not to be killed
+	}
 	l.lim.remove()
 	return 0
+}
+
+func (l *launcher) reportExit(ws syscall.WaitStatus, reason string) {
+	exit := Exit{Code: ws.ExitStatus(), Reason: reason}
+	if ws.Signaled() {
+		exit = Exit{Code: -1, Signal: ws.Signal().String(), Reason: reason}
+	}
+	l.report(Report{Exit: &exit})
 }
 
 func (l *launcher) failed(code core.Code, err error) int {
@@ -138,11 +147,4 @@ func (l *launcher) kill(reaped <-chan struct{}) {
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
-}
-
-func exitOf(ws syscall.WaitStatus, reason string) Exit {
-	if ws.Signaled() {
-		return Exit{Code: -1, Signal: ws.Signal().String(), Reason: reason}
-	}
-	return Exit{Code: ws.ExitStatus(), Reason: reason}
 }

@@ -26,6 +26,10 @@ func (l *launcher) start() (*Started, error) {
 		select {} // a thread that ends takes its children with it
 	}()
 	o := <-ch
+	l.lim.leave()
+	if o.err != nil {
+		l.lim.remove()
+	}
 	return o.started, o.err
 }
 
@@ -49,14 +53,10 @@ func (l *launcher) startHere() (*Started, error) {
 	note("capabilities", dropCapabilities())
 	note("landlock", restrictFiles(l.spec))
 	if l.spec.Require && len(c.Missing) > 0 {
-		l.lim.leave()
-		l.lim.remove()
 		return nil, core.Errorf("", core.CodeFailedPrecondition, "[sandbox] require is set and this machine does not enforce: %s", strings.Join(c.Missing, "; "))
 	}
 	pid, err := l.fork()
-	l.lim.leave()
 	if err != nil {
-		l.lim.remove()
 		return nil, core.Errorf("", core.CodePluginCrashed, "start %s: %w", l.spec.Exe, err)
 	}
 	l.pid = pid
