@@ -2,6 +2,7 @@
 #include "rollout_plugin.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 static long live;
 
@@ -23,6 +24,12 @@ static int32_t call(const uint8_t *method, size_t mlen, const uint8_t *payload, 
     if (rollout_is(method, mlen, "silent")) {
         live--;
         return 9;
+    }
+    if (rollout_is(method, mlen, "wait")) { /* until a byte comes over the descriptor named */
+        char number[32] = {0}, byte;
+        memcpy(number, payload, plen < 31 ? plen : 31);
+        while (read(atoi(number), &byte, 1) < 0)
+            ;
     }
     return rollout_reply(out, payload, plen);
 }

@@ -113,6 +113,12 @@ static int32_t call(const uint8_t *method, size_t mlen, const uint8_t *payload, 
             ;
         return reply(out, "woke", 4);
     }
+    if (rollout_is(method, mlen, "sleep")) {
+        sleep(60);
+        return 0;
+    }
+    if (rollout_is(method, mlen, "crash"))
+        abort();
     return fail(out, ROLLOUT_UNKNOWN_METHOD, "no such method");
 }
 
@@ -127,8 +133,8 @@ static int32_t call_batch(const uint8_t *method, size_t mlen, const struct rollo
     for (size_t i = 0; i < n; i++) {
         if (p[i].len == 3 && memcmp(p[i].ptr, "bad", 3) == 0)
             fail(&outs[i], ROLLOUT_INVALID_ARGUMENT, "bad item");
-        else
-            reply(&outs[i], p[i].ptr, p[i].len);
+        else if (call(method, mlen, p[i].ptr, p[i].len, &outs[i]) != 0 && outs[i].code == ROLLOUT_OK)
+            outs[i].code = ROLLOUT_PLUGIN_ERROR;
     }
     return 0;
 }
