@@ -1,6 +1,7 @@
 /* A version 1 plugin, as one written for the Rust original would be in C. */
 #include "rollout_plugin.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -28,7 +29,7 @@ static int32_t call(const uint8_t *method, size_t mlen, const uint8_t *payload, 
     if (rollout_is(method, mlen, "wait")) { /* until a byte comes over the descriptor named */
         char number[32] = {0}, byte;
         memcpy(number, payload, plen < 31 ? plen : 31);
-        while (read(atoi(number), &byte, 1) < 0)
+        while (read(atoi(number), &byte, 1) < 0 && errno == EINTR)
             ;
     }
     return rollout_reply(out, payload, plen);

@@ -1,6 +1,7 @@
 /* A version 2 plugin with every habit, good and bad, that the tests need. */
 #include "rollout_plugin.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -109,7 +110,7 @@ static int32_t call(const uint8_t *method, size_t mlen, const uint8_t *payload, 
     if (rollout_is(method, mlen, "wait")) { /* until a byte comes over the descriptor named */
         char text[32] = {0}, byte;
         memcpy(text, payload, plen < 31 ? plen : 31);
-        while (read(atoi(text), &byte, 1) < 0)
+        while (read(atoi(text), &byte, 1) < 0 && errno == EINTR)
             ;
         return reply(out, "woke", 4);
     }
