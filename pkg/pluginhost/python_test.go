@@ -261,7 +261,8 @@ func TestPythonTracebackReachesTheCaller(t *testing.T) {
 
 func TestSamplePythonEmbedded(t *testing.T) {
 	h, _ := testHost(t, nil)
-	m := embedded(t, example(t, "python-embedded"), "arithmetic-reward", "arithmetic_reward")
+	embeddedSample(t, "probe") // skips where no Python can be embedded
+	m := readExample(t, "python-embedded", "")
 	m.Config = map[string]any{"right": 2.5}
 	mustLoad(t, h, m)
 	if got := mustCall(t, h, m.Name, "score", `{"completion":"so 1,000 + 24 = 1,024","answer":"1024"}`); got != "2.5" {
@@ -289,7 +290,8 @@ func TestSamplePyo3(t *testing.T) {
 		return
 	}
 	h, _ := testHost(t, nil)
-	mustLoad(t, h, embedded(t, example(t, "original-pyo3"), "sample-pyo3", "sample_pyo3"))
+	embeddedSample(t, "probe") // skips where no Python can be embedded
+	mustLoad(t, h, readExample(t, "original-pyo3", ""))
 	if got := mustCall(t, h, "sample-pyo3", "greet", "you"); got != "hello, you" {
 		t.Errorf("greet = %q", got)
 	}

@@ -5,6 +5,7 @@ package pluginhost
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -23,6 +24,31 @@ func example(t testing.TB, elem ...string) string {
 	return filepath.Join(append([]string{ctest.Root(t), "examples", "plugins"}, elem...)...)
 }
 
+// readExample reads the manifest of an example as it is, beside a copy of its
+// files and the library that was built from them.
+func readExample(t testing.TB, name, library string) core.Manifest {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(example(t, name))); err != nil {
+		t.Fatal(err)
+	}
+	if library != "" {
+		b, err := os.ReadFile(library)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(library)), b, 0o700)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := ReadManifest(filepath.Join(dir, "rollout-plugin.toml"), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Runtime.StartTimeout = patience
+	return m
+}
+
 // rustLibrary compiles one source file with plain rustc.
 func rustLibrary(t testing.TB, source, name string) string {
 	t.Helper()
@@ -39,9 +65,9 @@ func TestSampleC(t *testing.T) {
 	h, _ := testHost(t, nil)
 	path := ctest.Library(t, example(t, "c", "wordcount.c"))
 	for mode, isolated := range soModes {
-		m := soManifest(path, "wordcount-"+mode)
+		m := readExample(t, "c", path)
+		m.Name += "-" + mode
 		m.Isolated = isolated
-		m.Runtime.Concurrency = 4
 		mustLoad(t, h, m)
 		if got := mustCall(t, h, m.Name, "count", " two  words\n"); got != "2" {
 			t.Errorf("%s: count = %q", mode, got)
@@ -57,8 +83,7 @@ func TestSampleC(t *testing.T) {
 
 func TestSampleRust(t *testing.T) {
 	h, _ := testHost(t, nil)
-	m := soManifest(rustLibrary(t, example(t, "rust", "plugin.rs"), "histogram"), "histogram")
-	m.Runtime.Concurrency = 4
+	m := readExample(t, "rust", rustLibrary(t, example(t, "rust", "plugin.rs"), "histogram"))
 	mustLoad(t, h, m)
 	if got := mustCall(t, h, "histogram", "histogram", "Hello, all"); got != "a=1 e=1 h=1 l=4 o=1" {
 		t.Errorf("histogram = %q", got)
@@ -78,7 +103,8 @@ func TestSampleRustV1(t *testing.T) {
 	h, _ := testHost(t, nil)
 	path := rustLibrary(t, example(t, "original-cdylib", "plugin.rs"), "sample_cdylib")
 	for mode, isolated := range soModes {
-		m := soManifest(path, "sample-"+mode)
+		m := readExample(t, "original-cdylib", path)
+		m.Name += "-" + mode
 		m.Isolated = isolated
 		mustLoad(t, h, m)
 		if got := mustCall(t, h, m.Name, "reverse", "abc"); got != "cba" {
@@ -102,9 +128,7 @@ func TestSampleGo(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "libgoupper.so")
 	ctest.Run(t, gotool, "build", "-buildmode=c-shared", "-o", out, example(t, "go-so"))
 	h, rec := testHost(t, nil)
-	m := soManifest(out, "go-upper")
-	m.Isolated = true
-	m.Runtime.Concurrency = 4
+	m := readExample(t, "go-so", out)
 	mustLoad(t, h, m)
 	if got := mustCall(t, h, "go-upper", "upper", "loud"); got != "LOUD" {
 		t.Errorf("upper = %q", got)
