@@ -239,6 +239,11 @@ func playRole(role string) int {
 	switch role {
 	case "grpc":
 		pluginsdk.Main(&goSample{})
+	case "worker":
+		if err := workerRole(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	fmt.Fprintln(os.Stderr, "unknown role", role)
 	return 2

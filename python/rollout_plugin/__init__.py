@@ -72,7 +72,7 @@ def _keep_stdout():
     printed to stderr, where it becomes log lines."""
     if "ROLLOUT_PLUGIN_PROTOCOL" not in os.environ or hasattr(sys, "_rollout_embedded"):
         return None
-    saved = os.dup(1)
+    saved = os.dup(1) if os.environ["ROLLOUT_PLUGIN_PROTOCOL"] == "grpc" else None
     os.dup2(2, 1)
     return saved
 

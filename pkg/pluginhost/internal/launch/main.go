@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -22,6 +23,9 @@ func Main() int {
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
+	// What the worker itself was started with, and would pass on unawares, ends
+	// here. A kernel before 5.11 cannot do that and is spared no sidecar for it.
+	_ = unix.CloseRange(FDStream, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	for fd := FDStream; fd <= FDLock; fd++ {
 		syscall.CloseOnExec(fd)
 	}
