@@ -64,7 +64,7 @@ func TestR27StartsAndStops(t *testing.T) {
 		}
 	}
 	n := rounds(t, 100)
-	run(20)
+	run(n/2 + 20)
 	fds, before := descriptors(t), rss(t)
 	run(n)
 	after := rss(t)
