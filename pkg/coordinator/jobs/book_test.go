@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ type bench struct {
 	objs  *cloudlocal.Objects
 	queue *cloudlocal.Queue
 	book  *Book
+	hold  atomic.Pointer[func()] // called before each commit, when set
 
 	mu     sync.Mutex
 	events []core.Event
@@ -30,7 +32,13 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{t: t, store: memstore.New(memstore.Options{})}
+	b := &bench{t: t}
+	b.store = memstore.New(memstore.Options{CommitHook: func() error {
+		if hold := b.hold.Load(); hold != nil {
+			(*hold)()
+		}
+		return nil
+	}})
 	var err error
 	b.objs, err = cloudlocal.OpenObjects(t.Context(), cloudlocal.ObjectsConfig{Root: filepath.Join(t.TempDir(), "objects")})
 	if err != nil {
@@ -503,5 +511,35 @@ func TestANewerSessionReplacesTheOlder(t *testing.T) {
 	b.attach(ref(1, 2))
 	if _, err := b.book.Attach(t.Context(), ref(1, 1), plugins, nil); !core.IsCode(err, core.CodeFenced) {
 		t.Errorf("an older epoch attached: %v", err)
+	}
+}
+
+func TestWhatAnOldSessionIsJustLeasingIsNotLost(t *testing.T) {
+	b := newBench(t)
+	b.submit(spec, "a")
+	old := b.attach(ref(1, 1))
+	entered, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	hold := func() { once.Do(func() { close(entered); <-release }) }
+	b.hold.Store(&hold)
+	pulled := make(chan int, 1)
+	go func() {
+		items, _ := old.Pull(context.Background(), core.PullBudget{Slots: 1})
+		pulled <- len(items)
+	}()
+	<-entered // the lease is on its way to disk
+	attached := make(chan core.WorkSession, 1)
+	go func() {
+		s, err := b.book.Attach(context.Background(), ref(1, 1), plugins, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		attached <- s
+	}()
+	close(release)
+	<-pulled // whatever the old stream got, nobody reads it any more
+	missed, _ := (<-attached).Resumed()
+	if len(missed) != 1 {
+		t.Errorf("the new session was told of %d items, the epoch holds 1", len(missed))
 	}
 }

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -19,6 +20,10 @@ type session struct {
 	cancel context.CancelCauseFunc
 	missed []core.WorkItem
 	lost   []core.Lease
+
+	// pulling is held by Pull. A session that takes over waits for it, because what
+	// the earlier one is just leasing must be seen as held.
+	pulling sync.Mutex
 
 	// Guarded by Book.mu.
 	plugins map[string]string   // name -> digest
@@ -56,8 +61,14 @@ func (b *Book) Attach(ctx context.Context, w core.WorkerRef, plugins []core.Load
 	if old != nil {
 		old.replace(core.Errorf("work", core.CodeConflict, "a newer stream of worker %s has taken over", w.ID))
 	}
+	before := b.latest[w.ID]
 	b.sessions[w.ID], b.latest[w.ID] = s, s
 	b.mu.Unlock()
+	if before != nil {
+		before.cancel(nil)      // it may have ended already
+		before.pulling.Lock()   // bounded by one commit
+		before.pulling.Unlock()
+	}
 	s.SetPlugins(plugins)
 	if err := s.resume(ctx, holding); err != nil {
 		s.detach(err)
@@ -172,6 +183,8 @@ func (s *session) eligible() (queues []string, changed <-chan struct{}, pin []*j
 
 // Pull implements [core.WorkSession].
 func (s *session) Pull(ctx context.Context, budget core.PullBudget) ([]core.WorkItem, error) {
+	s.pulling.Lock()
+	defer s.pulling.Unlock()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer context.AfterFunc(s.ctx, func() { stop(context.Cause(s.ctx)) })()
