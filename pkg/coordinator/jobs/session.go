@@ -65,8 +65,8 @@ func (b *Book) Attach(ctx context.Context, w core.WorkerRef, plugins []core.Load
 	b.sessions[w.ID], b.latest[w.ID] = s, s
 	b.mu.Unlock()
 	if before != nil {
-		before.cancel(nil)      // it may have ended already
-		before.pulling.Lock()   // bounded by one commit
+		before.cancel(nil)    // it may have ended already
+		before.pulling.Lock() // bounded by one commit
 		before.pulling.Unlock()
 	}
 	s.SetPlugins(plugins)
