@@ -10,8 +10,9 @@ import (
 	"github.com/rollout-substrate/rollout/pkg/storage/internal/txn"
 )
 
-// Bounds of one group, so that a long queue neither makes one huge sync nor
-// pushes its own beginning out of the watchers' history.
+// Bounds of one group of more than one transaction, so that a long queue neither
+// makes one huge sync nor pushes its own beginning out of the watchers' history,
+// of which a group fills at most half.
 const (
 	groupTxns    = 1024
 	groupChanges = 4096
@@ -137,8 +138,8 @@ func (s *Store) enqueue(ctx context.Context, tx *txn.Txn) (uint64, error) {
 	return req.rev, req.err
 }
 
-// commitNext commits one group: what is queued, and own behind it. The caller
-// holds the lead.
+// commitNext commits one group: own, if there is one, and what is queued. The
+// caller holds the lead.
 func (s *Store) commitNext(own *request) {
 	s.awaitFollowers()
 	reqs := s.take(own)
@@ -170,34 +171,36 @@ func (s *Store) awaitFollowers() {
 	}
 }
 
-// take removes the next group from the queue.
+// take returns the next group: own, if there is one, and what fits of the queue.
 func (s *Store) take(own *request) []*request {
 	s.queueMu.Lock()
 	defer s.queueMu.Unlock()
 	reqs := make([]*request, 0, min(len(s.queue), groupTxns)+1)
-	changes, size, n := 0, 0, 0
-	fits := func(r *request) bool {
+	changes, size := 0, 0
+	add := func(r *request) bool {
 		changes += len(r.tx.Ops())
 		size += r.tx.Bytes()
-		return len(reqs) == 0 || len(reqs) < groupTxns && changes <= groupChanges && size <= groupBytes
+		if len(reqs) > 0 && (len(reqs) == groupTxns || changes > s.groupChanges || size > s.groupBytes) {
+			return false
+		}
+		reqs = append(reqs, r)
+		return true
 	}
+	if own != nil {
+		add(own)
+	}
+	n := 0
 	for ; n < len(s.queue); n++ {
 		r := s.queue[n]
-		if !r.withdrawn {
-			if !fits(r) {
-				break
-			}
-			r.taken = true
-			reqs = append(reqs, r)
+		if !r.withdrawn && !add(r) {
+			break
 		}
+		r.taken = true
 		<-s.slots
 	}
 	left := copy(s.queue, s.queue[n:])
 	clear(s.queue[left:])
 	s.queue = s.queue[:left]
-	if own != nil {
-		reqs = append(reqs, own)
-	}
 	return reqs
 }
 

@@ -186,6 +186,45 @@ func TestOneMemberOfAGroupFailsAlone(t *testing.T) {
 	}
 }
 
+// TestAGroupNeverOverrunsAWatcherThatKeepsUp queues more changes than the whole
+// history holds behind one commit.
+func TestAGroupNeverOverrunsAWatcherThatKeepsUp(t *testing.T) {
+	const n = 100
+	g := newGate()
+	s := openStore(t, func(c *Config) { c.hooks.at, c.HistoryEvents = g.at, 20 })
+	w, err := s.Watch(t.Context(), core.NewKey("kit"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, w)
+	done := []chan error{s.startPut(t.Context(), "first")}
+	<-g.reached
+	for i := range n {
+		done = append(done, s.startPut(t.Context(), fmt.Sprint(i)))
+	}
+	queued(s, n)
+	g.open <- struct{}{}
+	for rev := uint64(1); rev <= n+1; rev++ {
+		c, err := w.Next(t.Context())
+		if err != nil || c.Revision != rev {
+			t.Fatalf("revision %d, want %d: %v", c.Revision, rev, err)
+		}
+		for s.Revision() == rev && rev <= n { // all of this group is delivered: let the next go on
+			select {
+			case <-g.reached:
+				g.open <- struct{}{}
+			default:
+				runtime.Gosched()
+			}
+		}
+	}
+	for _, d := range done {
+		if err := <-d; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // paired reports whether both meta pages of the file lead to the same rows.
 func paired(t testing.TB, path string) bool {
 	t.Helper()

@@ -47,6 +47,8 @@ type Store struct {
 	state commitState
 	slots chan struct{} // one token for each queued request
 
+	groupChanges, groupBytes int // bounds of a group
+
 	// queueMu guards the queue, entries to the store and its end. Nothing waits
 	// under it.
 	queueMu sync.Mutex
@@ -128,6 +130,9 @@ func newStore(cfg Config, f *os.File) *Store {
 		cfg: cfg, log: cfg.Logger, hook: cfg.hooks, file: f,
 		lead:  make(chan struct{}, 1),
 		slots: make(chan struct{}, cfg.QueueDepth),
+
+		groupChanges: min(groupChanges, cfg.HistoryEvents/2),
+		groupBytes:   min(groupBytes, cfg.HistoryBytes/2),
 
 		keyBufs: sync.Pool{New: func() any { b := make([]byte, 0, 256); return &b }},
 	}
