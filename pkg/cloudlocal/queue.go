@@ -108,9 +108,9 @@ type Queue struct {
 	token    uint64
 	released map[core.WorkerID]uint64           // epochs up to this one may hold nothing
 	owners   map[core.WorkerID]map[*leased]bool // leases by owner
-	ownBusy  map[core.WorkerID]int              // calls of an owner between their halves
+	ownBusy  map[core.WorkerRef]int             // calls of an epoch between their halves
 	inFlight int64
-	held     int // delayed and leased items
+	held     int // delayed and leased items, and those about to be
 	closed   bool
 }
 
@@ -132,7 +132,7 @@ func OpenQueue(ctx context.Context, cfg QueueConfig) (*Queue, error) {
 		queues:   make(map[string]*queueIndex),
 		released: make(map[core.WorkerID]uint64),
 		owners:   make(map[core.WorkerID]map[*leased]bool),
-		ownBusy:  make(map[core.WorkerID]int),
+		ownBusy:  make(map[core.WorkerRef]int),
 	}
 	q.cond = sync.NewCond(&q.mu)
 	opens, err := countOpen(ctx, cfg.Storage)
@@ -248,7 +248,32 @@ func (q *Queue) exit(ix *queueIndex) {
 	q.mu.Unlock()
 }
 
-// hold files a lease in the index. mu is held.
+// own notes that a call is between its halves on behalf of an owner's epoch. mu is
+// held.
+func (q *Queue) own(owner core.WorkerID, epoch uint64) {
+	q.ownBusy[core.WorkerRef{ID: owner, Epoch: epoch}]++
+}
+
+// disown ends what own began. mu is held.
+func (q *Queue) disown(owner core.WorkerID, epoch uint64) {
+	ref := core.WorkerRef{ID: owner, Epoch: epoch}
+	if q.ownBusy[ref]--; q.ownBusy[ref] == 0 {
+		delete(q.ownBusy, ref)
+	}
+}
+
+// owning reports whether a call is between its halves on behalf of an owner's
+// epochs up to that one. mu is held.
+func (q *Queue) owning(owner core.WorkerID, epoch uint64) bool {
+	for ref := range q.ownBusy {
+		if ref.ID == owner && ref.Epoch <= epoch {
+			return true
+		}
+	}
+	return false
+}
+
+// hold files a lease in the index; its place in held is the caller's. mu is held.
 func (q *Queue) hold(ix *queueIndex, l *leased) {
 	ix.leases[l.place.id] = l
 	set := q.owners[l.lease.Owner]
@@ -257,7 +282,6 @@ func (q *Queue) hold(ix *queueIndex, l *leased) {
 		q.owners[l.lease.Owner] = set
 	}
 	set[l] = true
-	q.held++
 	if !l.deadline.IsZero() {
 		q.schedule(waiting{at: l.deadline, q: ix, place: l.place, token: l.lease.Token})
 	}

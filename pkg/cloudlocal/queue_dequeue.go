@@ -1,9 +1,7 @@
 package cloudlocal
 
 import (
-	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -33,6 +31,12 @@ func (q *Queue) Dequeue(ctx context.Context, opts core.DequeueOptions) ([]core.L
 		return nil, core.Wrap(op, core.CodeCanceled, err)
 	}
 	deadline := time.Now().Add(opts.Wait)
+	woken := false
+	defer func() {
+		if woken {
+			q.passOn(opts.Queues)
+		}
+	}()
 	for {
 		for _, name := range opts.Queues {
 			items, err := q.tryDequeue(ctx, name, opts)
@@ -47,6 +51,7 @@ func (q *Queue) Dequeue(ctx context.Context, opts core.DequeueOptions) ([]core.L
 		if err != nil || !ok {
 			return []core.LeasedItem{}, core.WithOp(op, err)
 		}
+		woken = true
 	}
 }
 
@@ -66,21 +71,21 @@ func (q *Queue) tryDequeue(ctx context.Context, queue string, opts core.DequeueO
 	}
 	picked, err := q.pick(ctx, ix, opts.MaxItems)
 	if err != nil || len(picked) == 0 {
+		q.held -= len(picked)
 		q.putBack(ix, picked)
 		q.exit(ix)
 		return nil, err
 	}
 	firstToken := q.token + 1
 	q.token += uint64(len(picked))
-	q.ownBusy[opts.Owner]++
+	q.own(opts.Owner, opts.Epoch)
 	q.mu.Unlock()
 
 	got, err := q.storeLeases(context.WithoutCancel(ctx), queue, picked, firstToken, opts)
 
 	q.mu.Lock()
-	if q.ownBusy[opts.Owner]--; q.ownBusy[opts.Owner] == 0 {
-		delete(q.ownBusy, opts.Owner)
-	}
+	q.disown(opts.Owner, opts.Epoch)
+	q.held -= len(picked) - len(got.leased)
 	for _, g := range got.leased {
 		q.hold(ix, g.lease)
 	}
@@ -95,13 +100,19 @@ func (q *Queue) tryDequeue(ctx context.Context, queue string, opts core.DequeueO
 }
 
 // pick takes up to n ready items out of the index, refilling its window from
-// disk as needed. mu is held.
+// disk as needed, and counts them as held. mu is held.
 func (q *Queue) pick(ctx context.Context, ix *queueIndex, n int) ([]taken, error) {
+	if ix.readyCount() == 0 {
+		return nil, nil
+	}
 	n = min(n, maxBatch, q.cfg.MaxHeld-q.held)
 	if n < 1 {
 		return nil, core.Errorf("queue: dequeue", core.CodeExhausted, "%d items are held in memory, the limit is %d", q.held, q.cfg.MaxHeld)
 	}
-	var out []taken
+	// All of them are counted before the lock may be let go for a scan.
+	q.held += n
+	out := make([]taken, 0, min(n, 64))
+	defer func() { q.held -= n - len(out) }()
 	for len(out) < n {
 		p, tried, lane, ok := ix.pop()
 		if ok {
@@ -259,109 +270,4 @@ func (q *Queue) fetch(ctx context.Context, item *itemRecord) error {
 	b, err := core.ReadBlob(ctx, q.cfg.Objects, core.ContentID(item.Content), core.MaxPayloadLen)
 	item.Payload = b
 	return err
-}
-
-// await waits until one of the queues has something new. It reports false when
-// the time is over. What came between the caller's look and now is seen, because
-// the queues are looked at again under the lock that the waiter joins under.
-func (q *Queue) await(ctx context.Context, queues []string, wait time.Duration) (bool, error) {
-	w := &waiter{ch: make(chan struct{})}
-	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
-		return false, errClosed("queue: dequeue")
-	}
-	for _, name := range queues {
-		ix := q.queues[name]
-		if ix == nil {
-			ix = newQueueIndex(name)
-			q.queues[name] = ix
-		}
-		if ix.readyCount() > 0 && !ix.purging {
-			q.leave(w, queues)
-			q.mu.Unlock()
-			return true, nil
-		}
-		ix.waiters = append(ix.waiters, w)
-	}
-	q.mu.Unlock()
-
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	var err error
-	woken := false
-	select {
-	case <-w.ch:
-		woken = true
-	case <-ctx.Done():
-		err = core.Wrap("queue: dequeue", core.CodeCanceled, ctx.Err())
-	case <-timer.C:
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.leave(w, queues)
-	if !woken && w.woken {
-		// The wake-up came at the same moment: another waiter gets it.
-		for _, name := range queues {
-			if ix := q.queues[name]; ix != nil {
-				ix.wake(1)
-			}
-		}
-	}
-	return woken, err
-}
-
-// leave removes a waiter from every queue that it joined. mu is held.
-func (q *Queue) leave(w *waiter, queues []string) {
-	for _, name := range queues {
-		if ix := q.queues[name]; ix != nil {
-			ix.waiters = slices.DeleteFunc(ix.waiters, func(o *waiter) bool { return o == w })
-		}
-	}
-}
-
-// Held implements [core.Queue].
-func (q *Queue) Held(ctx context.Context, owner core.WorkerID, epoch uint64) ([]core.LeasedItem, error) {
-	const op = "queue: held"
-	if err := ctx.Err(); err != nil {
-		return nil, core.Wrap(op, core.CodeCanceled, err)
-	}
-	q.mu.Lock()
-	if q.closed {
-		q.mu.Unlock()
-		return nil, errClosed(op)
-	}
-	var held []*leased
-	for l := range q.owners[owner] {
-		if l.lease.Epoch == epoch {
-			held = append(held, l)
-		}
-	}
-	q.mu.Unlock()
-	slices.SortFunc(held, func(a, b *leased) int {
-		return cmp.Or(cmp.Compare(a.lease.Queue, b.lease.Queue), cmp.Compare(a.lease.Item, b.lease.Item))
-	})
-	out := []core.LeasedItem{}
-	for _, l := range held {
-		seg := l.place.segment()
-		rows, err := q.cfg.Storage.GetMany(ctx, rowKey(l.lease.Queue, rowItem, seg), rowKey(l.lease.Queue, rowState, seg))
-		if err != nil {
-			return nil, core.WithOp(op, err)
-		}
-		if !rows[0].Exists() || !rows[1].Exists() {
-			continue // finished while it was being read
-		}
-		item, state, _, err := readRows(rows, taken{place: l.place, tried: true})
-		if err != nil {
-			return nil, core.WithOp(op, err)
-		}
-		if state.Token != l.lease.Token {
-			continue
-		}
-		if err := q.fetch(ctx, &item); err != nil {
-			return nil, core.WithOp(op, err)
-		}
-		out = append(out, granted{leased: []grant{{l, item, state}}}.items()...)
-	}
-	return out, nil
 }

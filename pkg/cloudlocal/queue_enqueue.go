@@ -36,6 +36,7 @@ func (q *Queue) Enqueue(ctx context.Context, queue string, items []core.NewItem)
 	first, err := q.number(ctx, ix, len(items))
 	if err != nil {
 		q.inFlight -= size
+		q.held -= delayed
 		q.exit(ix)
 		return nil, err
 	}
@@ -48,6 +49,7 @@ func (q *Queue) Enqueue(ctx context.Context, queue string, items []core.NewItem)
 	q.mu.Lock()
 	delete(ix.inflight, first)
 	q.inFlight -= size
+	q.held -= delayed
 	if err == nil {
 		q.file(ix, items, out)
 	}
@@ -84,6 +86,7 @@ func (q *Queue) admit(size int64, delayed int) error {
 		return core.Errorf("queue: enqueue", core.CodeExhausted, "%d items wait in memory for their time or their owner, the limit is %d; retry with backoff", q.held, q.cfg.MaxHeld)
 	}
 	q.inFlight += size
+	q.held += delayed
 	return nil
 }
 

@@ -50,7 +50,7 @@ func (q *Queue) seize(op string, leases []core.Lease, lost func(i int, err error
 		}
 		l.busy = true
 		ix.busy++
-		q.ownBusy[want.Owner]++
+		q.own(want.Owner, want.Epoch)
 		out = append(out, &finishing{pos: i, ix: ix, lease: l})
 	}
 	return out, nil
@@ -72,10 +72,7 @@ func (q *Queue) settle(fs []*finishing, file func(*finishing)) {
 	for _, f := range fs {
 		f.lease.busy = false
 		f.ix.busy--
-		owner := f.lease.lease.Owner
-		if q.ownBusy[owner]--; q.ownBusy[owner] == 0 {
-			delete(q.ownBusy, owner)
-		}
+		q.disown(f.lease.lease.Owner, f.lease.lease.Epoch)
 		file(f)
 	}
 	q.cond.Broadcast()
@@ -209,12 +206,19 @@ func (q *Queue) remember(f *finishing) {
 func (q *Queue) forget(ctx context.Context) {
 	const batch = 1000
 	q.mu.Lock()
+	var of *queueIndex
 	var name string
 	var keys []string
 	for _, ix := range q.queues {
+		if ix.purging {
+			continue
+		}
 		if len(ix.done) >= q.cfg.Remember+batch {
 			name, keys = ix.name, append([]string(nil), ix.done[:batch]...)
 			ix.done = append([]string(nil), ix.done[batch:]...)
+			// A purge waits for it: the keys may be new ones afterwards.
+			of = ix
+			ix.busy++
 			break
 		}
 	}
@@ -232,12 +236,12 @@ func (q *Queue) forget(ctx context.Context) {
 	})
 	if err != nil {
 		q.log.Warn("old idempotency keys could not be removed", "queue", name, "error", err)
-		q.mu.Lock()
-		if ix := q.queues[name]; ix != nil {
-			ix.done = append(keys, ix.done...)
-		}
-		q.mu.Unlock()
 	}
+	q.mu.Lock()
+	if err != nil {
+		of.done = append(keys, of.done...)
+	}
+	q.exit(of)
 }
 
 // Extend implements [core.Queue].

@@ -43,8 +43,11 @@ type lane struct {
 	arrived   []readyItem
 }
 
-// inFlight reports whether an enqueue call has the number but not filed it yet.
+// inFlight reports whether a call is about to file the item.
 func (q *queueIndex) inFlight(id core.ItemID) bool {
+	if q.guarded[id] {
+		return true
+	}
 	for first, last := range q.inflight {
 		if id >= first && id <= last {
 			return true
@@ -89,6 +92,7 @@ type queueIndex struct {
 	added     uint64
 	busy      int  // calls between their two halves
 	reserving bool // a call is storing a reservation of numbers
+	sweeping  bool // a call takes dead items away
 	purging   bool // a purge waits for busy to be 0 or removes rows
 	waiters   []*waiter
 	done      []string // finished idempotency keys, oldest first
@@ -96,6 +100,8 @@ type queueIndex struct {
 	// inflight holds the numbers given to enqueue calls whose commit has not
 	// been filed yet, as first -> last. A refill leaves their rows alone.
 	inflight map[core.ItemID]core.ItemID
+	// guarded holds dead items that are about to be ready again, likewise.
+	guarded map[core.ItemID]bool
 }
 
 func newQueueIndex(name string) *queueIndex {
@@ -105,6 +111,7 @@ func newQueueIndex(name string) *queueIndex {
 		leases:  make(map[core.ItemID]*leased),
 
 		inflight: make(map[core.ItemID]core.ItemID),
+		guarded:  make(map[core.ItemID]bool),
 	}
 }
 

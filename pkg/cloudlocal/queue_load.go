@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"context"
 	"encoding/binary"
+	"iter"
 	"slices"
 	"time"
 
@@ -42,6 +43,7 @@ type loadedQueue struct {
 func (q *Queue) adopt(ld *loadedQueue) {
 	q.queues[ld.ix.name] = ld.ix
 	for _, l := range ld.leases {
+		q.held++
 		q.hold(ld.ix, l)
 	}
 	for _, w := range ld.delayed {
@@ -55,11 +57,7 @@ func (q *Queue) adopt(ld *loadedQueue) {
 func (q *Queue) loadQueue(ctx context.Context, name string) (*loadedQueue, error) {
 	ix := newQueueIndex(name)
 	ld := &loadedQueue{ix: ix}
-	states, err := q.loadStates(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := q.loadItems(ctx, ld, states); err != nil {
+	if err := q.loadItems(ctx, ld); err != nil {
 		return nil, err
 	}
 	if err := q.loadRest(ctx, ix); err != nil {
@@ -80,26 +78,6 @@ func (q *Queue) loadQueue(ctx context.Context, name string) (*loadedQueue, error
 	return ld, nil
 }
 
-func (q *Queue) loadStates(ctx context.Context, name string) (map[place]stateRecord, error) {
-	states := make(map[place]stateRecord)
-	for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(name, rowState), core.ScanOptions{}) {
-		if err != nil {
-			return nil, err
-		}
-		p, err := placeOf(e.Key)
-		if err != nil {
-			return nil, err
-		}
-		st, err := decodeState(e.Key, e.Value)
-		if err != nil {
-			return nil, err
-		}
-		st.History = nil // read again from its row when it is needed
-		states[p] = st
-	}
-	return states, nil
-}
-
 func placeOf(k core.Key) (place, error) {
 	if len(k.Path) != 3 {
 		return place{}, core.Errorf("queue: read row", core.CodeCorrupt, "row %q has no place", k)
@@ -107,11 +85,56 @@ func placeOf(k core.Key) (place, error) {
 	return parsePlace(k.Path[2])
 }
 
+// stateCursor walks the states of a queue beside its items, whose places are in the
+// same order.
+type stateCursor struct {
+	next  func() (core.Entry, error, bool)
+	place place // of the state that has not been asked for yet
+	state stateRecord
+	ended bool
+}
+
+func (c *stateCursor) advance() error {
+	e, err, ok := c.next()
+	if err != nil || !ok {
+		c.ended = true
+		return err
+	}
+	if c.place, err = placeOf(e.Key); err != nil {
+		return err
+	}
+	c.state, err = decodeState(e.Key, e.Value)
+	return err
+}
+
+// of returns the state of the item at p, if it has one. Places are asked for in
+// order; a state that is passed over has no item.
+func (c *stateCursor) of(p place) (st stateRecord, tried bool, err error) {
+	if c.ended || p.before(c.place) {
+		return stateRecord{}, false, nil
+	}
+	if p != c.place {
+		return stateRecord{}, false, c.orphan()
+	}
+	st = c.state
+	return st, true, c.advance()
+}
+
+func (c *stateCursor) orphan() error {
+	return core.Errorf("queue: load", core.CodeCorrupt, "item %d has a state but no item row", c.place.id)
+}
+
 // loadItems files every item by its state. Leases keep their owner and token, so
 // an owner that outlived the restart goes on with them.
-func (q *Queue) loadItems(ctx context.Context, ld *loadedQueue, states map[place]stateRecord) error {
-	ix, now := ld.ix, time.Now()
-	for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(ix.name, rowItem), core.ScanOptions{}) {
+func (q *Queue) loadItems(ctx context.Context, ld *loadedQueue) error {
+	next, stop := iter.Pull2(q.cfg.Storage.Iterate(ctx, rowKey(ld.ix.name, rowState), core.ScanOptions{}))
+	defer stop()
+	states := stateCursor{next: next}
+	if err := states.advance(); err != nil {
+		return err
+	}
+	now := time.Now()
+	for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(ld.ix.name, rowItem), core.ScanOptions{}) {
 		if err != nil {
 			return err
 		}
@@ -119,24 +142,36 @@ func (q *Queue) loadItems(ctx context.Context, ld *loadedQueue, states map[place
 		if err != nil {
 			return err
 		}
-		ix.next = max(ix.next, p.id+1)
-		st, tried := states[p]
-		delete(states, p)
-		switch {
-		case st.Token != 0:
-			item, err := decodeItem(e.Key, e.Value)
-			if err != nil {
-				return err
-			}
-			ld.leases = append(ld.leases, leasedOf(ix.name, p, item, st, q.cfg))
-		case st.NotBeforeMS > now.UnixMilli():
-			ld.delayed = append(ld.delayed, waiting{at: time.UnixMilli(st.NotBeforeMS), q: ix, place: p})
-		default:
-			ix.arrive(p, tried, q.cfg.Window)
+		st, tried, err := states.of(p)
+		if err != nil {
+			return err
+		}
+		if err := q.loadItem(ld, e, p, st, tried, now); err != nil {
+			return err
 		}
 	}
-	for p := range states {
-		return core.Errorf("queue: load", core.CodeCorrupt, "queue %q: item %d has a state but no item row", ix.name, p.id)
+	if !states.ended {
+		return states.orphan()
+	}
+	return nil
+}
+
+// loadItem files one item. Its row is decoded only where memory needs something of
+// it.
+func (q *Queue) loadItem(ld *loadedQueue, e core.Entry, p place, st stateRecord, tried bool, now time.Time) error {
+	ix := ld.ix
+	ix.next = max(ix.next, p.id+1)
+	switch {
+	case st.Token != 0:
+		item, err := decodeItem(e.Key, e.Value)
+		if err != nil {
+			return err
+		}
+		ld.leases = append(ld.leases, leasedOf(ix.name, p, item, st, q.cfg))
+	case st.NotBeforeMS > now.UnixMilli():
+		ld.delayed = append(ld.delayed, waiting{at: time.UnixMilli(st.NotBeforeMS), q: ix, place: p})
+	default:
+		ix.arrive(p, tried, q.cfg.Window)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package cloudlocal
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -130,7 +131,7 @@ func (q *Queue) refile(ix *queueIndex, l *leased, out core.Nacked) {
 		ix.dead++
 	case !out.NotBefore.IsZero():
 		ix.delayed[l.place.id] = l.place
-		q.held++
+		q.held++ // drop took its place as a lease
 		q.schedule(waiting{at: out.NotBefore, q: ix, place: l.place})
 	default:
 		ix.arrive(l.place, true, q.cfg.Window)
@@ -152,15 +153,19 @@ func (q *Queue) ReleaseOwner(ctx context.Context, owner core.WorkerID, epoch uin
 	// From here no call can start on a lease of these epochs; those between their
 	// halves are waited for, so that every lease is either finished or released.
 	q.released[owner] = max(q.released[owner], epoch)
-	for q.ownBusy[owner] > 0 && !q.closed {
+	for q.owning(owner, epoch) && !q.closed {
 		q.cond.Wait()
+	}
+	if q.closed {
+		q.mu.Unlock()
+		return nil, errClosed(op)
 	}
 	var fs []*finishing
 	for l := range q.owners[owner] {
 		if ix := q.queues[l.lease.Queue]; l.lease.Epoch <= epoch && !l.busy && !ix.purging {
 			l.busy = true
 			ix.busy++
-			q.ownBusy[owner]++
+			q.own(owner, l.lease.Epoch)
 			fs = append(fs, &finishing{ix: ix, lease: l})
 		}
 	}
@@ -168,13 +173,21 @@ func (q *Queue) ReleaseOwner(ctx context.Context, owner core.WorkerID, epoch uin
 	return q.releaseAll(context.WithoutCancel(ctx), op, fs, loss, reason)
 }
 
-// releaseAll returns seized leases in one transaction.
+// releaseAll returns seized leases, in one transaction unless it is too large.
 func (q *Queue) releaseAll(ctx context.Context, op string, fs []*finishing, loss bool, reason string) ([]core.Released, error) {
 	if len(fs) == 0 {
 		return []core.Released{}, nil
 	}
 	_, err := core.Update(ctx, q.cfg.Storage, func(tx core.Txn) error { return q.releaseRows(ctx, tx, fs, loss, reason) })
-	var out []core.Released
+	if core.IsCode(err, core.CodeTooLarge) && len(fs) > 1 {
+		// More histories than one transaction holds. Two are better than none: the
+		// epoch is over already, and nobody else can take these leases.
+		half := len(fs) / 2
+		one, err1 := q.releaseAll(ctx, op, fs[:half], loss, reason)
+		two, err2 := q.releaseAll(ctx, op, fs[half:], loss, reason)
+		return sortReleased(append(one, two...)), errors.Join(err1, err2)
+	}
+	out := []core.Released{}
 	q.settle(fs, func(f *finishing) {
 		if err != nil || f.lost {
 			return
@@ -185,10 +198,14 @@ func (q *Queue) releaseAll(ctx context.Context, op string, fs []*finishing, loss
 		})
 		q.refile(f.ix, f.lease, f.out)
 	})
+	return sortReleased(out), core.WithOp(op, err)
+}
+
+func sortReleased(out []core.Released) []core.Released {
 	slices.SortFunc(out, func(a, b core.Released) int {
 		return cmp.Or(cmp.Compare(a.Lease.Queue, b.Lease.Queue), cmp.Compare(a.Lease.Item, b.Lease.Item))
 	})
-	return out, core.WithOp(op, err)
+	return out
 }
 
 func (q *Queue) releaseRows(ctx context.Context, tx core.Txn, fs []*finishing, loss bool, reason string) error {

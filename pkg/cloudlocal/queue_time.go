@@ -73,7 +73,7 @@ func (q *Queue) advance(now time.Time) ([]*finishing, time.Duration) {
 		}
 		l.busy = true
 		w.q.busy++
-		q.ownBusy[l.lease.Owner]++
+		q.own(l.lease.Owner, l.lease.Epoch)
 		overdue = append(overdue, &finishing{ix: w.q, lease: l})
 	}
 	return overdue, time.Hour
