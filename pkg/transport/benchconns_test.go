@@ -27,6 +27,7 @@ type loadSpec struct {
 	Protocol  Protocol
 	Workers   int
 	H         time.Duration
+	Burst     int // handshakes at once; 0: all
 }
 
 // loadReport is what it says of its last seconds.
@@ -55,7 +56,10 @@ func loadMain(text string) error {
 		return err
 	}
 	l := &loadProcess{spec: spec}
-	gate := make(chan struct{}, 64) // handshakes at once
+	if spec.Burst == 0 {
+		spec.Burst = spec.Workers
+	}
+	gate := make(chan struct{}, spec.Burst)
 	var ready sync.WaitGroup
 	for range spec.Workers {
 		id := core.NewWorkerID()
@@ -186,7 +190,8 @@ func cpuTime() time.Duration {
 
 // BenchmarkWorkers serves many workers, each with a heartbeat and a control stream on
 // one connection, from two other processes, and reports what one costs the server.
-// ROLLOUT_BENCH_WORKERS and ROLLOUT_BENCH_H change the crowd.
+// ROLLOUT_BENCH_WORKERS and ROLLOUT_BENCH_H change the crowd, ROLLOUT_BENCH_BURST how
+// many of each process join at once (0: all).
 func BenchmarkWorkers(b *testing.B) {
 	n, interval := 1000, 500*time.Millisecond
 	if s := os.Getenv("ROLLOUT_BENCH_WORKERS"); s != "" {
@@ -205,6 +210,11 @@ func benchWorkers(b *testing.B, p Protocol, n int, interval time.Duration) {
 	debug.FreeOSMemory()
 	before := rssAnon(b)
 	const processes = 2
+	burst := 64
+	if s := os.Getenv("ROLLOUT_BENCH_BURST"); s != "" {
+		burst, _ = strconv.Atoi(s)
+	}
+	joined := time.Now()
 	type process struct {
 		cmd *exec.Cmd
 		in  interface{ Write([]byte) (int, error) }
@@ -212,7 +222,7 @@ func benchWorkers(b *testing.B, p Protocol, n int, interval time.Duration) {
 	}
 	var ps []process
 	for range processes {
-		spec, err := json.Marshal(loadSpec{Addr: h.srv.Addr(), Dir: h.auth.Dir(), Protocol: p, Workers: n / processes, H: interval})
+		spec, err := json.Marshal(loadSpec{Addr: h.srv.Addr(), Dir: h.auth.Dir(), Protocol: p, Workers: n / processes, H: interval, Burst: burst})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -244,6 +254,7 @@ func benchWorkers(b *testing.B, p Protocol, n int, interval time.Duration) {
 			b.Fatal(got)
 		}
 	}
+	b.ReportMetric(time.Since(joined).Seconds(), "join-s")
 	ask := func() (sum loadReport) {
 		for _, p := range ps {
 			if _, err := p.in.Write([]byte("\n")); err != nil {

@@ -130,10 +130,14 @@ func dialH2(addr string, cfg *tls.Config, maxBackoff time.Duration, guard *Epoch
 	return newClientConn(addr, tcpCreds{cfg: cfg, rec: rec}, rec.dialTCP, maxBackoff, guard, rec)
 }
 
+// handshakePatience is how long a client waits for a coordinator that is busy with
+// the handshakes of everybody else.
+const handshakePatience = 20 * time.Second
+
 func clientBackoff(maxBackoff time.Duration) grpc.ConnectParams {
 	b := backoff.Config{BaseDelay: 25 * time.Millisecond, Multiplier: 1.6, Jitter: 1, MaxDelay: maxBackoff / 2}
 	b.BaseDelay = min(b.BaseDelay, b.MaxDelay)
-	return grpc.ConnectParams{Backoff: b, MinConnectTimeout: 5 * time.Second}
+	return grpc.ConnectParams{Backoff: b, MinConnectTimeout: handshakePatience}
 }
 
 // answers checks what comes back on every call of a client connection: its epoch,

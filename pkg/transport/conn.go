@@ -92,8 +92,11 @@ func (c serverCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthIn
 	if q, ok := raw.(*quicStream); ok {
 		return q, q.info, nil
 	}
-	conn := tls.Server(raw, c.cfg)
-	if err := conn.Handshake(); err != nil {
+	gated := &gatedConn{Conn: raw, gate: c.s.gate}
+	conn := tls.Server(gated, c.cfg)
+	err := conn.Handshake()
+	gated.leave()
+	if err != nil {
 		c.s.log.Debug("handshake refused", "addr", raw.RemoteAddr().String(), "err", err)
 		return nil, nil, err
 	}

@@ -40,9 +40,14 @@ func (r *failureRecord) get() error {
 	return r.err
 }
 
+// tcpTimeout is how long one attempt to connect may take. Attempts are repeated for
+// ever, and a new one finds a network that is back sooner than an old one does, whose
+// repetitions grow apart.
+const tcpTimeout = 2 * time.Second
+
 // dialTCP connects and remembers why it could not.
 func (r *failureRecord) dialTCP(ctx context.Context, addr string) (net.Conn, error) {
-	var d net.Dialer
+	d := net.Dialer{Timeout: tcpTimeout}
 	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		r.set(dialError(addr, err))

@@ -231,6 +231,37 @@ func TestS4Crowd(t *testing.T) {
 	})
 }
 
+// TestStampede lets every worker come at the same moment: all are served, and then
+// all again.
+func TestStampede(t *testing.T) {
+	h := newHarness(t, ProtocolH2)
+	const n = 200
+	ids := make([]*Identity, n)
+	for i := range ids {
+		ids[i] = h.issued(core.NewWorkerID(), time.Hour)
+	}
+	for range 2 {
+		var wg sync.WaitGroup
+		for _, i := range ids {
+			w := h.dial(h.client(i))
+			wg.Go(func() {
+				r, err := w.Register(ctxFor(t), core.Registration{ID: i.ID(), ProtocolMax: 1})
+				if err != nil {
+					t.Errorf("register: %v", err)
+					return
+				}
+				if _, err := w.Beat(ctxFor(t), beat(core.WorkerRef{ID: i.ID(), Epoch: r.Epoch}, 1)); err != nil {
+					t.Errorf("beat: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	if len(h.srv.gate.slots) != 0 {
+		t.Errorf("%d slots for handshakes are held by nobody", len(h.srv.gate.slots))
+	}
+}
+
 func TestAddrLimiterIsBounded(t *testing.T) {
 	l := newAddrLimiter(1e-4, 2)
 	for i := range 3 * maxAddrs {

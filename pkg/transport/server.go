@@ -48,6 +48,7 @@ type Server struct {
 	alive *health.Server
 	conns *connTable
 	certs *serverCerts
+	gate  *handshakeGate
 
 	// ctx ends when the server stops; every connection's context is its child.
 	ctx      context.Context
@@ -72,7 +73,7 @@ func NewServer(cfg Config, svc Services) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{cfg: cfg, log: cfg.Logger, conns: newConnTable(cfg.Limits, cfg.Denied), alive: health.NewServer(),
-		calls: newInflight(), refusals: rate.NewLimiter(10, 100)}
+		gate: newHandshakeGate(cfg.Limits.Handshake), calls: newInflight(), refusals: rate.NewLimiter(10, 100)}
 	var err error
 	if s.certs, err = newServerCerts(cfg.Authority, cfg.ServerNames); err != nil {
 		return nil, core.Wrap(op, core.CodeInternal, err)
@@ -149,6 +150,7 @@ func (s *Server) tlsConfig(proto string) *tls.Config {
 		NextProtos:             []string{proto},
 		ClientAuth:             tls.VerifyClientCertIfGiven,
 		ClientCAs:              s.cfg.Authority.Pool(),
+		GetConfigForClient:     s.gate.enter,
 		GetCertificate:         s.certs.get,
 		SessionTicketsDisabled: true, // a resumed session would carry an old verdict
 		Time:                   s.now,
