@@ -79,7 +79,7 @@ func jobShowCmd(t *tool) *cobra.Command {
 			return t.jobs(cmd.Context(), func(ctx context.Context, conn *transport.AdminConn) error {
 				j, err := conn.Job(ctx, id)
 				if err != nil {
-					return err
+					return suggest(err, "rollout jobs lists those that are known")
 				}
 				if t.json {
 					return t.printJSON(j)
@@ -124,7 +124,7 @@ func jobCancelCmd(t *tool) *cobra.Command {
 			}
 			return t.jobs(cmd.Context(), func(ctx context.Context, conn *transport.AdminConn) error {
 				if err := conn.CancelJob(ctx, id, reason); err != nil {
-					return err
+					return suggest(err, "rollout jobs lists those that are known")
 				}
 				return t.said(map[string]any{"cancelled": id}, "cancelled job %s", id)
 			})
@@ -141,8 +141,9 @@ func jobResultsCmd(t *tool) *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use: "results ID", Short: "Write a job's result lines in input order", Args: args(cobra.ExactArgs(1)),
-		Long: "results writes the result lines that are there. With --wait it goes on until the job is over,\n" +
-			"and its exit status says whether every item is ok. FILE is FILE.partial until it is complete.",
+		Long: "results writes the result lines that are there. With --wait it goes on until the job is\n" +
+			"over, and its exit status says whether every item is ok. FILE is FILE.partial until every\n" +
+			"result of a job that is over is in it; of a job that goes on FILE.partial stays, status 1.",
 		RunE: func(cmd *cobra.Command, a []string) error {
 			id, err := jobID(a[0])
 			if err != nil {
@@ -150,7 +151,14 @@ func jobResultsCmd(t *tool) *cobra.Command {
 			}
 			return t.jobs(cmd.Context(), func(ctx context.Context, conn *transport.AdminConn) error {
 				if wait {
-					return t.waitForResults(ctx, conn, id, path)
+					if _, err := conn.Job(ctx, id); err != nil {
+						return suggest(err, "rollout jobs lists those that are known")
+					}
+					out, err := t.openOutput(path)
+					if err != nil {
+						return err
+					}
+					return t.waitForResults(ctx, conn, id, out)
 				}
 				return t.sendAll(ctx, conn, id, path)
 			})

@@ -104,7 +104,7 @@ func progressLine(j core.Job, since int64, elapsed time.Duration) string {
 	if sec := elapsed.Seconds(); sec > 0.5 && since > 0 {
 		rate := float64(since) / sec
 		left := time.Duration(float64(c.Items-c.Done()) / rate * float64(time.Second))
-		line += fmt.Sprintf("  %.0f/s  %s left", rate, left.Round(time.Second))
+		line += fmt.Sprintf("  %s  %s left", perSecond(rate), left.Round(time.Second))
 	}
 	if n := c.Error + c.Dead; n > 0 {
 		line += fmt.Sprintf("  %d failed", n)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -65,6 +66,14 @@ func (o *output) finish() error {
 	return core.Wrap(op, core.CodeInternal, errors.Join(dir.Sync(), dir.Close()))
 }
 
+// discard takes back an output into which nothing was to be written.
+func (o *output) discard() error {
+	if o.file == nil {
+		return nil
+	}
+	return core.Wrap("write results", core.CodeInternal, errors.Join(o.file.Close(), os.Remove(o.file.Name())))
+}
+
 // abandon leaves what there is as FILE.partial.
 func (o *output) abandon() error {
 	err := o.w.Flush()
@@ -76,26 +85,21 @@ func (o *output) abandon() error {
 
 // waitForResults writes a job's results as they come until the job is over. It
 // outlives coordinators. Its error says when not every item is ok.
-func (t *tool) waitForResults(ctx context.Context, conn *transport.AdminConn, id core.JobID, path string) error {
-	out, err := t.openOutput(path)
-	if err != nil {
-		return err
-	}
+func (t *tool) waitForResults(ctx context.Context, conn *transport.AdminConn, id core.JobID, out *output) error {
 	var tally resultTally
 	bar := t.startProgress(ctx, conn, id)
-	err = t.follow(ctx, conn, id, func(r core.ItemResult) error {
+	err := t.follow(ctx, conn, id, func(r core.ItemResult) error {
 		tally.add(r)
 		return out.write(r)
 	})
 	job := bar.stop()
 	if err != nil {
-		if aerr := out.abandon(); aerr != nil {
-			err = errors.Join(err, aerr)
-		}
+		aerr := out.abandon()
+		back := fmt.Sprintf("job %s goes on; come back with: rollout job results %s --wait%s%s", id, id, flagText("--output", out.path), t.reachFlags())
 		if ctx.Err() != nil {
-			return core.Errorf("", core.CodeCanceled, "interrupted: job %s goes on; come back with: rollout job results %s --wait%s", id, id, outputFlag(path))
+			return errors.Join(core.Errorf("", core.CodeCanceled, "interrupted: %s", back), aerr)
 		}
-		return err
+		return errors.Join(fmt.Errorf("%w; %s", err, back), aerr)
 	}
 	if err := out.finish(); err != nil {
 		return err
@@ -107,15 +111,31 @@ func (t *tool) waitForResults(ctx context.Context, conn *transport.AdminConn, id
 		}
 		job = &j
 	}
-	return t.conclude(*job, tally, path)
+	return t.conclude(*job, tally, out)
 }
 
-func outputFlag(path string) string {
-	if path == "" {
+// reachFlags repeats what this command line said about where the coordinator is.
+func (t *tool) reachFlags() string {
+	text := flagText("--addr", t.addr) + flagText("--tls-dir", t.tlsDir) + flagText("--data-dir", t.dataDir)
+	for _, f := range t.files {
+		text += flagText("--config", f)
+	}
+	return text
+}
+
+// flagText is a flag as a shell reads it, nothing when it has no value.
+func flagText(name, value string) string {
+	if value == "" {
 		return ""
 	}
-	return " --output " + path
+	if strings.ContainsFunc(value, func(r rune) bool { return !strings.ContainsRune(plainText, r) }) {
+		value = "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+	}
+	return " " + name + " " + value
 }
+
+// plainText holds what a shell takes as it stands.
+const plainText = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_./:,+@%="
 
 // follow sends every result in order, across restarts of the coordinator.
 func (t *tool) follow(ctx context.Context, conn *transport.AdminConn, id core.JobID, each func(core.ItemResult) error) error {
@@ -149,17 +169,17 @@ func (c *resultTally) add(r core.ItemResult) {
 }
 
 // conclude says how the job ended.
-func (t *tool) conclude(job core.Job, c resultTally, path string) error {
+func (t *tool) conclude(job core.Job, c resultTally, out *output) error {
 	took := job.FinishedAt.Sub(job.CreatedAt)
 	total := c.ok + c.failed + c.dead
 	rate := float64(total) / max(took.Seconds(), 0.001)
 	switch {
-	case t.json && path != "" && path != "-":
+	case t.json && out.file != nil:
 		if err := t.printJSON(job); err != nil {
 			return err
 		}
 	default:
-		fmt.Fprintf(t.stderr, "job %s %s: %s: %d ok, %d error, %d dead in %s (%.0f/s)", job.ID, job.State, count(int(total), "item"), c.ok, c.failed, c.dead, round(took), rate)
+		fmt.Fprintf(t.stderr, "job %s %s: %s: %d ok, %d error, %d dead in %s (%s)", job.ID, job.State, count(int(total), "item"), c.ok, c.failed, c.dead, round(took), perSecond(rate))
 		if job.Counts.Resumed > 0 {
 			fmt.Fprintf(t.stderr, ", %d taken from earlier jobs", job.Counts.Resumed)
 		}
@@ -181,8 +201,21 @@ func round(d time.Duration) time.Duration {
 	return d.Round(time.Second)
 }
 
-// sendAll writes the results that are there to an output.
+// perSecond is a rate for people.
+func perSecond(rate float64) string {
+	if rate < 10 {
+		return fmt.Sprintf("%.1f/s", rate)
+	}
+	return fmt.Sprintf("%.0f/s", rate)
+}
+
+// sendAll writes the results that are there to an output. Those of a job that goes on
+// stay in FILE.partial.
 func (t *tool) sendAll(ctx context.Context, jobs core.Jobs, id core.JobID, path string) error {
+	job, err := jobs.Job(ctx, id) // before the results: what was over then is complete
+	if err != nil {
+		return suggest(err, "rollout jobs lists those that are known")
+	}
 	out, err := t.openOutput(path)
 	if err != nil {
 		return err
@@ -190,5 +223,12 @@ func (t *tool) sendAll(ctx context.Context, jobs core.Jobs, id core.JobID, path 
 	if err := jobs.Results(ctx, id, 0, false, out.write); err != nil {
 		return errors.Join(err, out.abandon())
 	}
-	return out.finish()
+	over := job.State == core.JobFinished || job.State == core.JobCanceled
+	if over || out.file == nil {
+		return out.finish()
+	}
+	if err := out.abandon(); err != nil {
+		return err
+	}
+	return core.Errorf("", core.CodeFailedPrecondition, "job %s is %s, the results that are there are in %s.partial; --wait waits for the others", id, job.State, path)
 }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -92,43 +95,78 @@ func (t *tool) submit(ctx context.Context, o submitOptions) error {
 	if o.deadline > 0 {
 		o.spec.Deadline = time.Now().Add(o.deadline)
 	}
-	in, err := openInput(o.input, t.stdin)
+	in, err := openInput(o.input, o.output, t.stdin)
 	if err != nil {
 		return err
 	}
 	// Nothing was written to it.
 	defer func() { _ = in.Close() }()
-	return t.admin(ctx, func(ctx context.Context, a core.Admin) error {
-		conn, ok := a.(*transport.AdminConn)
-		if !ok {
-			return core.Errorf("submit", core.CodeUnsupported, "the connection carries no jobs")
+	return t.jobs(ctx, func(ctx context.Context, conn *transport.AdminConn) error {
+		if !o.wait {
+			job, err := t.upload(ctx, conn, o, in)
+			switch {
+			case err != nil:
+				return err
+			case t.json:
+				return t.printJSON(job)
+			}
+			_, err = fmt.Fprintln(t.stdout, job.ID)
+			return err
 		}
-		job, err := t.upload(ctx, conn, o, in)
+		// An output that cannot be written is told before the work is done, not after.
+		out, err := t.openOutput(o.output)
 		if err != nil {
 			return err
 		}
-		if job.Workers == 0 && job.State == core.JobRunning {
-			fmt.Fprintf(t.stderr, "no worker has the plugin %q loaded yet: the items of job %s wait for one\n", o.plugin, job.ID)
+		job, err := t.upload(ctx, conn, o, in)
+		if err != nil {
+			return errors.Join(err, out.discard())
 		}
-		if !o.wait {
-			if t.json {
-				return t.printJSON(job)
-			}
-			_, err := fmt.Fprintln(t.stdout, job.ID)
-			return err
-		}
-		return t.waitForResults(ctx, conn, job.ID, o.output)
+		return t.waitForResults(ctx, conn, job.ID, out)
 	})
 }
 
-// openInput opens the lines.
-func openInput(name string, stdin io.Reader) (io.ReadCloser, error) {
+// sayWhoIsMissing tells that nobody can work on a job yet.
+func (t *tool) sayWhoIsMissing(ctx context.Context, conn *transport.AdminConn, job core.Job) {
+	if job.Workers > 0 || job.State != core.JobRunning {
+		return
+	}
+	// What else is loaded helps against a mistyped name; without it the rest still holds.
+	loaded := "no worker has any plugin"
+	if rows, err := conn.Workers(ctx); err == nil {
+		names := map[string]bool{}
+		for _, w := range rows {
+			if w.Liveness == core.LivenessAlive || w.Liveness == core.LivenessSuspect {
+				for _, p := range w.Plugins {
+					names[p.Name] = true
+				}
+			}
+		}
+		if len(names) > 0 {
+			loaded = "loaded are: " + strings.Join(slices.Sorted(maps.Keys(names)), ", ")
+		}
+	}
+	fmt.Fprintf(t.stderr, "no worker has the plugin %q loaded yet (%s): the items of job %s wait for one\n", job.Spec.Plugin, loaded, job.ID)
+}
+
+// openInput opens the lines. The output must not take the place of the input.
+func openInput(name, output string, stdin io.Reader) (io.ReadCloser, error) {
 	if name == "-" {
 		return io.NopCloser(stdin), nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, core.Wrap("submit", core.CodeNotFound, err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = usagef("--input %s is a directory, name a JSONL file", name)
+	}
+	if out, oerr := os.Stat(output); err == nil && oerr == nil && os.SameFile(info, out) {
+		err = usagef("--output is the input file %s itself, which would be lost: name another file", name)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
@@ -142,6 +180,7 @@ func (t *tool) upload(ctx context.Context, conn *transport.AdminConn, o submitOp
 		lines := newLineReader(o.input, in, o.onBadLine == "error")
 		job, err := conn.Submit(ctx, o.spec, lines.next)
 		if err == nil {
+			t.sayWhoIsMissing(ctx, conn, job)
 			return job, nil
 		}
 		if ctx.Err() != nil {
@@ -163,6 +202,7 @@ func (t *tool) upload(ctx context.Context, conn *transport.AdminConn, o submitOp
 		}
 		// The answer may have been lost behind a submission that was complete.
 		if job, err := conn.Job(ctx, o.spec.ID); err == nil && job.State != core.JobCanceled && job.State != core.JobOpen {
+			t.sayWhoIsMissing(ctx, conn, job)
 			return job, nil
 		}
 		if _, err := again.Seek(0, io.SeekStart); err != nil {

@@ -15,6 +15,12 @@ import (
 // idBytes is how much of a hash stands for a line without an id.
 const idBytes = 8
 
+// spareBytes is the room for white space around a line of the greatest size.
+const spareBytes = 4 << 10
+
+// byteOrderMark is what some editors put in front of a file in UTF-8.
+const byteOrderMark = "\xef\xbb\xbf"
+
 // lineReader turns the lines of a JSONL file into items. It holds one line in memory,
 // and 16 bytes for each id that it has seen.
 type lineReader struct {
@@ -58,13 +64,16 @@ func (l *lineReader) readLine() (line []byte, tooLong bool, err error) {
 	l.line++
 	for {
 		part, err := l.r.ReadSlice('\n')
-		if len(line)+len(part) <= core.MaxCallPayload+1 {
+		if len(line)+len(part) <= core.MaxCallPayload+spareBytes {
 			line = append(line, part...)
 		} else {
 			tooLong = true
 		}
 		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
+		}
+		if l.line == 1 {
+			line = bytes.TrimPrefix(line, []byte(byteOrderMark))
 		}
 		line = bytes.TrimSpace(line)
 		return line, tooLong || len(line) > core.MaxCallPayload, err
@@ -78,17 +87,15 @@ func (l *lineReader) item(line []byte, tooLong bool) (core.JobItem, error) {
 	if tooLong {
 		return l.bad(l.madeID(hash), core.CodeTooLarge, "the line is longer than the %d bytes that a plugin may be given", core.MaxCallPayload)
 	}
-	var head struct {
-		CustomID json.RawMessage `json:"custom_id"`
-		ID       json.RawMessage `json:"id"`
-	}
 	if line[0] != '{' {
 		return l.bad(l.madeID(hash), core.CodeInvalidArgument, "the line is not a JSON object")
 	}
-	if err := json.Unmarshal(line, &head); err != nil {
+	// A struct would also take "ID" and "Custom_Id".
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(line, &fields); err != nil {
 		return l.bad(l.madeID(hash), core.CodeInvalidArgument, "the line is not a JSON object: %v", err)
 	}
-	id, err := lineID(head.CustomID, head.ID)
+	id, err := lineID(fields)
 	if err != nil {
 		return l.bad(l.madeID(hash), core.CodeInvalidArgument, "%v", err)
 	}
@@ -104,9 +111,11 @@ func (l *lineReader) item(line []byte, tooLong bool) (core.JobItem, error) {
 	return core.JobItem{ID: id, Payload: line}, nil
 }
 
-// lineID reads an id: a non-empty string or a number.
-func lineID(fields ...json.RawMessage) (string, error) {
-	for _, raw := range fields {
+// lineID reads an id: the first of two fields that holds a text, which is not empty,
+// or a number.
+func lineID(fields map[string]json.RawMessage) (string, error) {
+	for _, name := range []string{"custom_id", "id"} {
+		raw := fields[name]
 		if len(raw) == 0 || string(raw) == "null" {
 			continue
 		}
@@ -121,7 +130,7 @@ func lineID(fields ...json.RawMessage) (string, error) {
 		if err := json.Unmarshal(raw, &n); err == nil {
 			return n.String(), nil
 		}
-		return "", errors.New("the id is neither text nor a number")
+		return "", fmt.Errorf("the field %s is neither text nor a number", name)
 	}
 	return "", nil
 }
@@ -138,6 +147,6 @@ func (l *lineReader) bad(id string, code core.Code, format string, args ...any) 
 	if l.keep {
 		return core.JobItem{ID: id, Err: &core.ItemError{Code: code, Message: msg}}, nil
 	}
-	l.failed = core.Errorf("submit", core.CodeInternal, "%s; nothing more was submitted and the job is cancelled; --on-bad-line error makes such lines error results instead", msg)
+	l.failed = core.Errorf("submit", core.CodeInternal, "%s; the submit ends here and nothing of it goes on; --on-bad-line error makes such lines error results instead", msg)
 	return core.JobItem{}, l.failed
 }
