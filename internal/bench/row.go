@@ -28,6 +28,7 @@ func rows() []row {
 		storageRows(),
 		transportRows(),
 		inProcessRows(),
+		sidecarRows(),
 	)
 }
 

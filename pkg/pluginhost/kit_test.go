@@ -166,14 +166,8 @@ func TestKitGRPCGo(t *testing.T) {
 	if err := os.Symlink(exe, filepath.Join(dir, "plugin")); err != nil {
 		t.Fatal(err)
 	}
-	lookup := func(name string) (string, bool) {
-		if name == roleVar {
-			return "grpc", true
-		}
-		return os.LookupEnv(name)
-	}
 	coretest.RunPluginHost(t, func(t *testing.T) *coretest.PluginHostFixture {
-		h, _ := testHost(t, func(c *Config) { c.LookupEnv = lookup })
+		h, _ := testHost(t, func(c *Config) { c.LookupEnv = grpcRoleEnv })
 		m := pythonManifest(dir, "p", "")
 		m.Runtime.Concurrency = 8
 		m.Sidecar = core.SidecarEntry{Command: []string{"./plugin"}, Protocol: core.ProtocolGRPC, EnvAllow: []string{roleVar, "GORACE"}}
