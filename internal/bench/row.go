@@ -26,6 +26,7 @@ type row struct {
 func rows() []row {
 	return slices.Concat(
 		storageRows(),
+		objectRows(),
 		transportRows(),
 		inProcessRows(),
 		sidecarRows(),

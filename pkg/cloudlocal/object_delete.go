@@ -41,7 +41,7 @@ func (o *Objects) syncRemovals(op string, dirty dirtyShards) error {
 	}
 	clear(dirty)
 	slices.Sort(dirs)
-	return each(dirs, func(dir string) error { return o.syncDir(op, dir) })
+	return each(o, dirs, func(dir string) error { return o.syncDir(op, dir) })
 }
 
 // remove takes away an object's names, bytes first, if may agrees to what it is

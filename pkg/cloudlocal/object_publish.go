@@ -11,8 +11,8 @@ import (
 	"github.com/rollout-substrate/rollout/pkg/core"
 )
 
-// syncers is the number of syncs in flight for one put. Syncs that run at the
-// same time share what the disk does for each.
+// syncers is the number of syncs in flight, over all puts. Syncs that run at the
+// same time share what the disk does for each; more than these only queue up.
 const syncers = 16
 
 // temp is a file on its way.
@@ -41,6 +41,8 @@ type pending struct {
 // meta first, and the directories synced. After an error nothing of this call is
 // left under a name.
 func (o *Objects) publish(ctx context.Context, op string, ps []*pending) error {
+	o.publishing.Add(1)
+	defer o.publishing.Add(-1)
 	if err := o.settle(op, ps); err != nil {
 		return err
 	}
@@ -64,7 +66,12 @@ func (o *Objects) settle(op string, ps []*pending) error {
 			}
 		}
 	}
-	return each(files, func(t *temp) error { return o.settleOne(op, t) })
+	if len(files) > 2 {
+		for _, t := range files { // the first sync then finds all of them on their way
+			t.file.StartSync(0, t.want)
+		}
+	}
+	return each(o, files, func(t *temp) error { return o.settleOne(op, t) })
 }
 
 func (o *Objects) settleOne(op string, t *temp) error {
@@ -173,7 +180,7 @@ func (o *Objects) syncShards(op string, ps []*pending) error {
 	for dir := range dirs {
 		steps = append(steps, func() error { return o.syncDir(op, dir) })
 	}
-	if err := each(steps, func(f func() error) error { return f() }); err != nil {
+	if err := each(o, steps, func(f func() error) error { return f() }); err != nil {
 		return err
 	}
 	for n := range shards {
@@ -245,14 +252,20 @@ func (o *Objects) discard(ps []*pending) {
 	}
 }
 
-// each calls f for all xs, several at a time, and returns the first error once all
-// calls are over.
-func each[T any](xs []T, f func(T) error) error {
-	if len(xs) == 1 {
-		return f(xs[0])
+// each calls f for all xs and returns the first error. A lone put makes several
+// calls at a time; many at once have each other to share the disk with.
+func each[T any](o *Objects, xs []T, f func(T) error) error {
+	width := min(len(xs), syncers/max(1, int(o.publishing.Load())))
+	if width <= 1 {
+		for _, x := range xs {
+			if err := f(x); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	var g errgroup.Group
-	g.SetLimit(syncers)
+	g.SetLimit(width)
 	for _, x := range xs {
 		g.Go(func() error { return f(x) })
 	}

@@ -91,5 +91,5 @@ func (o *Objects) quarantine(ctx context.Context, op string, id core.ContentID, 
 		return true, err
 	}
 	o.room.freed(info.size)
-	return true, each([]string{quarantineDir, shardOf(id), "."}, func(dir string) error { return o.syncDir(op, dir) })
+	return true, each(o, []string{quarantineDir, shardOf(id), "."}, func(dir string) error { return o.syncDir(op, dir) })
 }

@@ -62,6 +62,8 @@ type Objects struct {
 	session session                    // where files on their way lie
 	blocks  blockPool
 
+	publishing atomic.Int32 // puts that are syncing
+
 	mu     sync.Mutex
 	closed bool                 // guarded by mu
 	known  [1 << 16 / 64]uint64 // guarded by mu: shards whose own names are durable
