@@ -113,6 +113,8 @@ type Config struct {
 	Logger *slog.Logger
 	// WorkerLife is how long a worker's certificate lasts. Default: [WorkerLife].
 	WorkerLife time.Duration
+
+	planted planted // by tests
 }
 
 // withDefaults fills the zero fields.

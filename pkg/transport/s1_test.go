@@ -178,6 +178,19 @@ func TestS1WhoMayConnect(t *testing.T) {
 	})
 }
 
+// TestS1MissingCheckIsSeen plants the bug that authorization is for: the count of
+// handlers that ran, which every case here rests on, must show it.
+func TestS1MissingCheckIsSeen(t *testing.T) {
+	h := newHarness(t, ProtocolH2, func(c *Config, _ *AuthorityConfig) { c.planted.authorize = true })
+	cc := h.rawConn(h.showing(nil))
+	if _, err := adminv1.NewAdminClient(cc).GetStatus(ctxFor(t), &adminv1.GetStatusRequest{}); err != nil {
+		t.Errorf("without the check a stranger is still refused: %v", err)
+	}
+	if h.core.count() == 0 {
+		t.Error("a handler that ran for a stranger is not counted")
+	}
+}
+
 // TestS1Plaintext speaks HTTP/2 without TLS.
 func TestS1Plaintext(t *testing.T) {
 	h := newHarness(t, ProtocolH2)

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -14,77 +15,94 @@ import (
 // on every method, on the first message of a stream and on a later one.
 func TestS2IdentityBinding(t *testing.T) {
 	wires(t, func(t *testing.T, p Protocol) {
-		h := newHarness(t, p)
-		a, b := core.NewWorkerID(), core.NewWorkerID()
-		cc := h.rawConn(h.showing(h.forge(h.auth, workerTemplate(h.core.run, a), time.Hour, time.Time{})))
-		ctx := ctxFor(t)
-		if _, err := transportv1.NewRegistryClient(cc).Register(ctx, &transportv1.RegisterRequest{WorkerId: a.String(), ProtocolMax: 1}); err != nil {
-			t.Fatal(err)
-		}
-		reg, hb, ctl := transportv1.NewRegistryClient(cc), transportv1.NewHeartbeatClient(cc), transportv1.NewControlClient(cc)
-		calls := map[string]func(id string) error{
-			"Register": func(id string) error {
-				_, err := reg.Register(ctx, &transportv1.RegisterRequest{WorkerId: id})
-				return err
-			},
-			"Renew": func(id string) error { _, err := reg.Renew(ctx, &transportv1.RenewRequest{WorkerId: id}); return err },
-			"Deregister": func(id string) error {
-				_, err := reg.Deregister(ctx, &transportv1.DeregisterRequest{WorkerId: id, Epoch: 1, FinalState: 5})
-				return err
-			},
-			"Beat": func(id string) error {
-				_, err := hb.Beat(ctx, &transportv1.BeatRequest{WorkerId: id, Epoch: 1, Seq: 1, State: 2})
-				return err
-			},
-			"Stream, first message": func(id string) error {
-				s, err := hb.Stream(ctx)
-				if err != nil {
-					return err
-				}
-				return exchange(s, id)
-			},
-			"Stream, later message": func(id string) error {
-				s, err := hb.Stream(ctx)
-				if err != nil {
-					return err
-				}
-				for range 3 {
-					if err := exchange(s, a.String()); err != nil {
-						t.Errorf("an honest beat: %v", err)
-					}
-				}
-				return exchange(s, id)
-			},
-			"Subscribe": func(id string) error {
-				s, err := ctl.Subscribe(ctx, &transportv1.SubscribeRequest{WorkerId: id, Epoch: 1})
-				if err != nil {
-					return err
-				}
-				_, err = s.Recv()
-				return err
-			},
-			"Acknowledge": func(id string) error {
-				_, err := ctl.Acknowledge(ctx, &transportv1.AcknowledgeRequest{WorkerId: id, Epoch: 1, Seq: 1})
-				return err
-			},
-		}
-		for name, call := range calls {
-			for _, id := range []string{b.String(), "", "nobody"} {
-				logged := h.log.count("message refused")
-				if err := call(id); !core.IsCode(err, core.CodePermissionDenied) {
-					t.Errorf("%s as %q: %v, want permission denied", name, id, err)
-				}
-				if h.log.count("message refused") != logged+1 {
-					t.Errorf("%s as %q was not logged", name, id)
-				}
-			}
-		}
-		h.core.mu.Lock()
-		defer h.core.mu.Unlock()
-		if h.core.epochs[b] != 0 || len(h.core.final) != 0 {
-			t.Error("a call for another worker had an effect")
+		for _, breach := range speakForAnother(t, newHarness(t, p)) {
+			t.Error(breach)
 		}
 	})
+}
+
+// TestS2MissingCheckIsSeen plants the bug that the binding is for.
+func TestS2MissingCheckIsSeen(t *testing.T) {
+	h := newHarness(t, ProtocolH2, func(c *Config, _ *AuthorityConfig) { c.planted.binding = true })
+	if breaches := speakForAnother(t, h); len(breaches) < 8 {
+		t.Errorf("without the check only %d breaches are seen: %v", len(breaches), breaches)
+	}
+}
+
+// speakForAnother returns what got through.
+func speakForAnother(t *testing.T, h *harness) (breaches []string) {
+	t.Helper()
+	breach := func(format string, args ...any) { breaches = append(breaches, fmt.Sprintf(format, args...)) }
+	a, b := core.NewWorkerID(), core.NewWorkerID()
+	cc := h.rawConn(h.showing(h.forge(h.auth, workerTemplate(h.core.run, a), time.Hour, time.Time{})))
+	ctx := ctxFor(t)
+	if _, err := transportv1.NewRegistryClient(cc).Register(ctx, &transportv1.RegisterRequest{WorkerId: a.String(), ProtocolMax: 1}); err != nil {
+		t.Fatal(err)
+	}
+	reg, hb, ctl := transportv1.NewRegistryClient(cc), transportv1.NewHeartbeatClient(cc), transportv1.NewControlClient(cc)
+	calls := map[string]func(id string) error{
+		"Register": func(id string) error {
+			_, err := reg.Register(ctx, &transportv1.RegisterRequest{WorkerId: id})
+			return err
+		},
+		"Renew": func(id string) error { _, err := reg.Renew(ctx, &transportv1.RenewRequest{WorkerId: id}); return err },
+		"Deregister": func(id string) error {
+			_, err := reg.Deregister(ctx, &transportv1.DeregisterRequest{WorkerId: id, Epoch: 1, FinalState: 5})
+			return err
+		},
+		"Beat": func(id string) error {
+			_, err := hb.Beat(ctx, &transportv1.BeatRequest{WorkerId: id, Epoch: 1, Seq: 1, State: 2})
+			return err
+		},
+		"Stream, first message": func(id string) error {
+			s, err := hb.Stream(ctx)
+			if err != nil {
+				return err
+			}
+			return exchange(s, id)
+		},
+		"Stream, later message": func(id string) error {
+			s, err := hb.Stream(ctx)
+			if err != nil {
+				return err
+			}
+			for range 3 {
+				if err := exchange(s, a.String()); err != nil {
+					t.Errorf("an honest beat: %v", err)
+				}
+			}
+			return exchange(s, id)
+		},
+		"Subscribe": func(id string) error {
+			s, err := ctl.Subscribe(ctx, &transportv1.SubscribeRequest{WorkerId: id, Epoch: 1})
+			if err != nil {
+				return err
+			}
+			_, err = s.Recv()
+			return err
+		},
+		"Acknowledge": func(id string) error {
+			_, err := ctl.Acknowledge(ctx, &transportv1.AcknowledgeRequest{WorkerId: id, Epoch: 1, Seq: 1})
+			return err
+		},
+	}
+	for name, call := range calls {
+		for _, id := range []string{b.String(), "", "nobody"} {
+			logged := h.log.count("message refused")
+			if err := call(id); !core.IsCode(err, core.CodePermissionDenied) {
+				breach("%s as %q: %v, want permission denied", name, id, err)
+			}
+			if h.log.count("message refused") != logged+1 {
+				breach("%s as %q was not logged", name, id)
+			}
+		}
+	}
+	h.core.mu.Lock()
+	defer h.core.mu.Unlock()
+	if h.core.epochs[b] != 0 || len(h.core.final) != 0 {
+		breach("a call for another worker had an effect")
+	}
+	return breaches
 }
 
 func exchange(s grpc.BidiStreamingClient[transportv1.BeatRequest, transportv1.BeatResponse], id string) error {

@@ -163,25 +163,41 @@ func TestS3Expiry(t *testing.T) {
 
 // TestExpiryPerMessage moves the server's clock instead of waiting: the next message
 // of a stream is refused even though the connection still stands.
-func TestExpiryPerMessage(t *testing.T) {
+func TestS3ExpiryPerMessage(t *testing.T) {
 	wires(t, func(t *testing.T, p Protocol) {
-		var ahead atomic.Int64
-		h := newHarness(t, p, func(_ *Config, a *AuthorityConfig) {
-			a.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-		})
-		w, ref := h.registered()
-		s, err := w.OpenHeartbeat(ctxFor(t), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		if _, err := s.Beat(ctxFor(t), beat(ref, 1)); err != nil {
-			t.Fatal(err)
-		}
-		ahead.Store(int64(2 * time.Hour))
-		_, err = s.Beat(ctxFor(t), beat(ref, 2))
-		wantCode(t, err, core.CodeUnauthenticated)
-		_, err = w.Beat(ctxFor(t), beat(ref, 3))
-		wantCode(t, err, core.CodeUnauthenticated)
+		stream, unary := beatExpired(t, p, false)
+		wantCode(t, stream, core.CodeUnauthenticated)
+		wantCode(t, unary, core.CodeUnauthenticated)
 	})
+}
+
+// TestS3MissingCheckIsSeen plants the bug that the check of each message is for.
+func TestS3MissingCheckIsSeen(t *testing.T) {
+	if stream, unary := beatExpired(t, ProtocolH2, true); stream != nil || unary != nil {
+		t.Errorf("without the check an expired certificate is still refused: %v, %v", stream, unary)
+	}
+}
+
+// beatExpired beats, moves the server's clock behind the certificate's end, and beats
+// again on the same stream and in a call of its own.
+func beatExpired(t *testing.T, p Protocol, plant bool) (stream, unary error) {
+	t.Helper()
+	var ahead atomic.Int64
+	h := newHarness(t, p, func(c *Config, a *AuthorityConfig) {
+		c.planted.expiry = plant
+		a.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	w, ref := h.registered()
+	s, err := w.OpenHeartbeat(ctxFor(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Beat(ctxFor(t), beat(ref, 1)); err != nil {
+		t.Fatal(err)
+	}
+	ahead.Store(int64(2 * time.Hour))
+	_, stream = s.Beat(ctxFor(t), beat(ref, 2))
+	_, unary = w.Beat(ctxFor(t), beat(ref, 3))
+	return stream, unary
 }

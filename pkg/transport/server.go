@@ -94,7 +94,7 @@ func NewServer(cfg Config, svc Services) (*Server, error) {
 // because 10,000 workers hold one connection each and use it twice a second.
 func (s *Server) register(svc Services) {
 	l := s.cfg.Limits
-	g := &guard{s: s, epoch: metadata.Pairs(epochHeader, strconv.FormatUint(s.cfg.Epoch, 10))}
+	g := &guard{s: s, planted: s.cfg.planted, epoch: metadata.Pairs(epochHeader, strconv.FormatUint(s.cfg.Epoch, 10))}
 	s.grpc = grpc.NewServer(
 		grpc.Creds(serverCreds{s: s, cfg: s.tlsConfig("h2")}),
 		grpc.ConnectionTimeout(l.Handshake),
