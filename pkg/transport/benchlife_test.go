@@ -58,6 +58,7 @@ func (h *harness) killed(cmd *exec.Cmd) time.Duration {
 // TestKilledWorkerIsNoticed kills a worker's process: its connection tells, before
 // any timeout does.
 func TestKilledWorkerIsNoticed(t *testing.T) {
+	t.Parallel() // it mostly waits
 	wires(t, func(t *testing.T, p Protocol) {
 		h := newHarness(t, p)
 		t.Logf("noticed after %v", h.killed(h.spawnWorker()))

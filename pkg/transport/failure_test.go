@@ -15,6 +15,7 @@ import (
 
 // TestNobodyThere names what is in the way, and whether waiting may help.
 func TestNobodyThere(t *testing.T) {
+	t.Parallel() // it mostly waits
 	wires(t, func(t *testing.T, p Protocol) {
 		h := newHarness(t, p)
 		i := h.issued(core.NewWorkerID(), time.Hour)
@@ -113,6 +114,7 @@ func TestClientClockWrong(t *testing.T) {
 
 // TestUDPBlocked runs a QUIC worker against a coordinator that answers over TCP only.
 func TestUDPBlocked(t *testing.T) {
+	t.Parallel() // it mostly waits
 	h := newHarness(t, ProtocolH2)
 	cfg := h.client(h.issued(core.NewWorkerID(), time.Hour))
 	cfg.Protocol = ProtocolQUIC

@@ -111,6 +111,7 @@ func TestS3Rotation(t *testing.T) {
 // TestS3Expiry lets a certificate expire on a live connection: the connection ends
 // and nothing of it is served any more.
 func TestS3Expiry(t *testing.T) {
+	t.Parallel() // it mostly waits
 	wires(t, func(t *testing.T, p Protocol) {
 		h := newHarness(t, p)
 		id := core.NewWorkerID()
