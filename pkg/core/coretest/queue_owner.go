@@ -297,6 +297,9 @@ func checkManyQueues(ctx context.Context, f *QueueFixture) error {
 		items, err := f.Queue.Dequeue(ctx, opts)
 		ch <- answer{items, err}
 	}()
+	if err := stillWaits(ch); err != nil {
+		return err
+	}
 	if _, err := enqueueText(ctx, f.Queue, "second", "late"); err != nil {
 		return err
 	}

@@ -186,11 +186,27 @@ func checkWait(ctx context.Context, f *QueueFixture) error {
 		items, err := take(ctx, f.Queue, "q", 1)
 		ch <- answer{items, err}
 	}()
+	if err := stillWaits(ch); err != nil {
+		return err
+	}
 	if _, err := enqueueText(ctx, f.Queue, "q", "a"); err != nil {
 		return err
 	}
 	got := <-ch
 	return wantTexts(got.items, got.err, "a")
+}
+
+// stillWaits gives a call the time to begin to wait, and reports one that has
+// returned instead. On a busy machine it may have done neither, which tells nothing.
+func stillWaits[T any](answer <-chan T) error {
+	timer := time.NewTimer(20 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case <-answer:
+		return errors.New("the call did not wait")
+	case <-timer.C:
+		return nil
+	}
 }
 
 func checkNoWait(ctx context.Context, f *QueueFixture) error {
@@ -208,6 +224,10 @@ func checkCancelWait(ctx context.Context, f *QueueFixture) error {
 		_, err := take(short, f.Queue, "q", 1)
 		ch <- err
 	}()
+	if err := stillWaits(ch); err != nil {
+		cancel()
+		return err
+	}
 	cancel()
 	if err := wantCode(<-ch, core.CodeCanceled, "a cancelled wait"); err != nil {
 		return err
@@ -242,6 +262,9 @@ func checkClose(ctx context.Context, f *QueueFixture) error {
 		_, err := take(ctx, f.Queue, "q", 1)
 		ch <- err
 	}()
+	if err := stillWaits(ch); err != nil {
+		return err
+	}
 	if err := first(f.Queue.Close(), f.Queue.Close()); err != nil {
 		return err
 	}
