@@ -4,5 +4,5 @@ import "syscall"
 
 // childAttr puts a child into a process group of its own and ends it with dev.
 func childAttr() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/pluginhost"
 )
 
 // childEnv makes the test binary one of the programs, for tests that must stop or kill
@@ -23,6 +24,10 @@ import (
 const childEnv = "CLI_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
+	// The launcher of sidecars is this program again, in an environment of its own.
+	if len(os.Args) > 1 && os.Args[1] == launchVerb {
+		os.Exit(pluginhost.LaunchMain(os.Args[2:]))
+	}
 	if main, ok := programs()[os.Getenv(childEnv)]; ok {
 		ctx, stop := WithSignals(context.Background(), os.Exit)
 		code := main(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

@@ -28,6 +28,9 @@ func newExecutor(cfg config.Config, store core.Storage, em core.EventEmitter, lo
 	if len(cfg.Plugins) == 0 {
 		return nil, nil
 	}
+	if err := checkPlugins(cfg.Plugins); err != nil {
+		return nil, err // a wrong manifest is told at once, not after a coordinator has been waited for
+	}
 	launch, err := launcher()
 	if err != nil {
 		return nil, err
@@ -45,6 +48,24 @@ func newExecutor(cfg config.Config, store core.Storage, em core.EventEmitter, lo
 		pc.Files = func(m core.Manifest) ([]string, error) { return pluginhost.Files(m, os.LookupEnv) }
 	}
 	return worker.NewPlugins(pc)
+}
+
+// checkPlugins reads the manifests of all references, whose names must differ.
+func checkPlugins(refs []string) error {
+	named := map[string]string{}
+	for _, ref := range refs {
+		m, err := readPlugin(ref)
+		switch other := named[m.Name]; {
+		case core.IsCode(err, core.CodeNotFound):
+			return usagef("%w", err)
+		case err != nil:
+			return err
+		case other != "":
+			return usagef("the plugins %s and %s are both named %q, and a worker has a name once", other, m.Path, m.Name)
+		}
+		named[m.Name] = m.Path
+	}
+	return nil
 }
 
 // resolvePlugin returns what reads the manifest of a path or a name.
