@@ -56,9 +56,22 @@ func buildAndRun(m *testing.M) (int, error) {
 	return m.Run(), nil
 }
 
-// The three modes of the reward, by the plugin's name.
-var manifests = map[string]string{
-	"gsm8k-reward": "rollout-plugin.toml", "gsm8k-reward-python": "embedded.toml", "gsm8k-reward-c": "c.toml",
+// manifestOf returns the manifest of a plugin by its name.
+func manifestOf(t *testing.T, plugin string) string {
+	t.Helper()
+	switch plugin {
+	case "gsm8k-reward":
+		return filepath.Join(programs, "plugin", "rollout-plugin.toml")
+	case "gsm8k-reward-python":
+		return filepath.Join(programs, "plugin", "embedded.toml")
+	case "gsm8k-reward-c":
+		return filepath.Join(programs, "plugin", "c.toml")
+	}
+	path, err := filepath.Abs(filepath.Join("testdata", plugin, "rollout-plugin.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // cluster is a coordinator and workers as a service manager would keep them: what
@@ -102,7 +115,7 @@ func newCluster(t *testing.T, protocol string, workers int, plugins ...string) *
 		name := fmt.Sprintf("w%d", i+1)
 		args := []string{"--config", c.conf, "--data-dir", c.path(name), "--addr", c.addr}
 		for _, p := range plugins {
-			args = append(args, "--plugin", filepath.Join(programs, "plugin", manifests[p]))
+			args = append(args, "--plugin", manifestOf(t, p))
 		}
 		c.work = append(c.work, c.keep(name, "worker", args...))
 	}
