@@ -38,7 +38,7 @@ func TestR27PythonAbuse(t *testing.T) {
 			}
 		}
 	}
-	n := rounds(t, 2500)
+	n := rounds(t, 1000)
 	run(n/2 + 1)
 	before := rss(t)
 	run(n)
