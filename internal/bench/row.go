@@ -30,6 +30,7 @@ func rows() []row {
 		transportRows(),
 		inProcessRows(),
 		sidecarRows(),
+		wholeRows(),
 	)
 }
 

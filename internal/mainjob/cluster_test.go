@@ -57,7 +57,7 @@ func buildAndRun(m *testing.M) (int, error) {
 }
 
 // manifestOf returns the manifest of a plugin by its name.
-func manifestOf(t *testing.T, plugin string) string {
+func manifestOf(t testing.TB, plugin string) string {
 	t.Helper()
 	switch plugin {
 	case "gsm8k-reward":
@@ -77,7 +77,7 @@ func manifestOf(t *testing.T, plugin string) string {
 // cluster is a coordinator and workers as a service manager would keep them: what
 // dies is started again.
 type cluster struct {
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	conf  string
 	addr  string
@@ -100,7 +100,7 @@ type service struct {
 
 // newCluster starts a coordinator and waits until it serves, then workers with the
 // named plugins, and waits until all have loaded them.
-func newCluster(t *testing.T, protocol string, workers int, plugins ...string) *cluster {
+func newCluster(t testing.TB, protocol string, workers int, plugins ...string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir()}
 	c.conf = filepath.Join(c.dir, "rollout.toml")

@@ -25,7 +25,7 @@ const realData = "../../../shared/data/gsm8k/rollouts.jsonl"
 
 // completions returns the real completions where they are, else the sample, repeated
 // with ids of its own until there is enough to kill something in the middle of.
-func completions(t *testing.T) input {
+func completions(t testing.TB) input {
 	t.Helper()
 	in := input{path: realData, solved: map[string]int{"6b_finetuning": 286, "6b_verification": 515, "175b_finetuning": 458, "175b_verification": 742}}
 	if _, err := os.Stat(realData); err != nil {
@@ -44,7 +44,7 @@ func completions(t *testing.T) input {
 	return in
 }
 
-func repeatSample(t *testing.T, path string, copies int) {
+func repeatSample(t testing.TB, path string, copies int) {
 	t.Helper()
 	var out bytes.Buffer
 	for k := range copies {
@@ -58,7 +58,7 @@ func repeatSample(t *testing.T, path string, copies int) {
 	}
 }
 
-func eachLine(t *testing.T, path string, each func([]byte)) {
+func eachLine(t testing.TB, path string, each func([]byte)) {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
