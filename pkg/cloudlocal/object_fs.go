@@ -52,8 +52,8 @@ type writeFile interface {
 	StartSync(off, length int64)
 	// Sync returns once the bytes survive power loss.
 	Sync() error
-	// Size returns the length that the file has on disk.
-	Size() (int64, error)
+	// Stat describes the file as it is on disk.
+	Stat() (fileInfo, error)
 	Close() error
 }
 

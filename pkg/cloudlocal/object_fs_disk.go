@@ -79,7 +79,7 @@ func (d *diskFS) openToOthers() bool {
 }
 
 func (d *diskFS) Create(name string) (writeFile, error) {
-	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := d.createBeneath(name)
 	if err != nil {
 		return nil, err
 	}
@@ -109,15 +109,12 @@ func (d *diskFS) ReadDir(name string) ([]fs.DirEntry, error) {
 	return entries, nil
 }
 
-func (d *diskFS) Rename(from, to string) error { return d.root.Rename(from, to) }
-
 func (d *diskFS) Remove(name string) error { return d.root.Remove(name) }
 
 func (d *diskFS) Touch(name string, t time.Time) error { return d.root.Chtimes(name, time.Time{}, t) }
 
 func (d *diskFS) OpenDir(name string) (directory, error) {
-	// Without O_NONBLOCK a pipe planted under the name would hold the caller.
-	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := d.openDirBeneath(name)
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +124,16 @@ func (d *diskFS) OpenDir(name string) (directory, error) {
 func (d *diskFS) Free() (int64, error) { return freeBytes(d.dir) }
 
 func (d *diskFS) Close() error { return errors.Join(d.dir.Close(), d.root.Close()) }
+
+func (d *diskFS) createPlain(name string) (*os.File, error) {
+	return d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// openDirPlain opens a directory. Without O_NONBLOCK a pipe planted under the name
+// would hold the caller.
+func (d *diskFS) openDirPlain(name string) (*os.File, error) {
+	return d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
 
 // openPlain is openBeneath where the kernel has no call of its own for it.
 func (d *diskFS) openPlain(name string) (*os.File, error) {
@@ -172,12 +179,12 @@ type diskWriter struct{ *os.File }
 
 func (w diskWriter) StartSync(off, length int64) { startSync(w.File, off, length) }
 
-func (w diskWriter) Size() (int64, error) {
-	info, err := w.Stat()
+func (w diskWriter) Stat() (fileInfo, error) {
+	info, err := w.File.Stat()
 	if err != nil {
-		return 0, err
+		return fileInfo{}, err
 	}
-	return info.Size(), nil
+	return infoOf(info), nil
 }
 
 type diskReader struct{ *os.File }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,9 @@ const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 // a sandbox that forbids it) it returns ENOSYS.
 func (d *diskFS) openat2(name string, flags uint64) (int, error) {
 	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: beneath}
+	if flags&unix.O_CREAT != 0 {
+		how.Mode = 0o600
+	}
 	for {
 		fd, err := unix.Openat2(d.fd, name, &how)
 		switch {
@@ -29,6 +33,51 @@ func (d *diskFS) openat2(name string, flags uint64) (int, error) {
 		}
 		return -1, &fs.PathError{Op: "openat2", Path: name, Err: err}
 	}
+}
+
+func (d *diskFS) createBeneath(name string) (*os.File, error) {
+	fd, err := d.openat2(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	if errors.Is(err, unix.ENOSYS) {
+		return d.createPlain(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func (d *diskFS) openDirBeneath(name string) (*os.File, error) {
+	fd, err := d.openat2(name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOSYS) {
+		return d.openDirPlain(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// Rename opens the two directories, which cannot lead out of the root, and renames
+// between them, where nothing is left to resolve.
+func (d *diskFS) Rename(from, to string) error {
+	fromDir, fromBase := path.Split(from)
+	toDir, toBase := path.Split(to)
+	a, err := d.openat2(path.Clean(fromDir), unix.O_PATH|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOSYS) {
+		return d.root.Rename(from, to)
+	}
+	if err != nil {
+		return err
+	}
+	b, err := d.openat2(path.Clean(toDir), unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return errors.Join(err, unix.Close(a))
+	}
+	err = unix.Renameat(a, fromBase, b, toBase)
+	if err != nil {
+		err = &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return errors.Join(err, unix.Close(a), unix.Close(b))
 }
 
 func (d *diskFS) openBeneath(name string) (*os.File, error) {

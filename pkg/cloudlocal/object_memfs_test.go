@@ -311,10 +311,10 @@ func (f *memFile) Sync() error {
 	return nil
 }
 
-func (f *memFile) Size() (int64, error) {
+func (f *memFile) Stat() (fileInfo, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	return int64(len(f.n.data)), nil
+	return fileInfo{size: int64(len(f.n.data)), modTime: f.n.modTime, regular: true}, nil
 }
 
 func (f *memFile) Close() error { return nil }
@@ -344,12 +344,6 @@ func (r *memReader) ReadAt(p []byte, off int64) (int, error) {
 		return n, io.EOF
 	}
 	return n, nil
-}
-
-func (r *memReader) Stat() (fileInfo, error) {
-	r.m.mu.Lock()
-	defer r.m.mu.Unlock()
-	return fileInfo{size: int64(len(r.n.data)), modTime: r.n.modTime, regular: true}, nil
 }
 
 type memDir struct {

@@ -20,6 +20,7 @@ type temp struct {
 	name string    // empty when there is none, or no longer
 	file writeFile // nil once closed
 	want int64     // bytes that must have been written
+	at   time.Time // when it was last written, once closed
 }
 
 // pending is an object on its way.
@@ -81,12 +82,12 @@ func (o *Objects) settleOne(op string, t *temp) error {
 		}
 		return o.breakDown(op, err)
 	}
-	size, err := t.file.Size()
-	if err == nil && size != t.want {
-		return core.Errorf(op, core.CodeBroken, "%d bytes were written to %s, which has %d", t.want, t.name, size)
+	info, err := t.file.Stat()
+	if err == nil && info.size != t.want {
+		return core.Errorf(op, core.CodeBroken, "%d bytes were written to %s, which has %d", t.want, t.name, info.size)
 	}
 	err = errors.Join(err, t.file.Close())
-	t.file = nil
+	t.file, t.at = nil, info.modTime
 	return fsError(op, err)
 }
 
@@ -148,17 +149,13 @@ func (o *Objects) admit(ctx context.Context, p *pending) error {
 }
 
 func (o *Objects) nameBlob(p *pending, before state) error {
-	info, err := o.fs.Stat(p.blob.name)
-	if err == nil {
-		err = o.fs.Rename(p.blob.name, blobName(p.id))
-	}
-	if err != nil {
+	if err := o.fs.Rename(p.blob.name, blobName(p.id)); err != nil {
 		if before == absent { // a meta alone is no object, but it need not stay
 			return errors.Join(err, o.fs.Remove(metaName(p.id)))
 		}
 		return err
 	}
-	p.blob.name, p.stored, p.since = "", true, info.modTime
+	p.blob.name, p.stored, p.since = "", true, p.blob.at
 	return nil
 }
 
