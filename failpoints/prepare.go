@@ -40,13 +40,21 @@ func Prepare(ctx context.Context, root, out string) (modfile string, points []st
 	return modfile, points, nil
 }
 
-// moduleDir is where the module cache keeps the version that root requires.
+// moduleDir is where the module cache keeps the version that root requires. A
+// module that is not there yet is downloaded, as a build would.
 func moduleDir(ctx context.Context, root, module string) (string, error) {
-	out, err := goCommand(ctx, root, "list", "-m", "-f", "{{.Dir}}", module)
+	out, err := goCommand(ctx, root, "mod", "download", "-json", module)
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimSpace(out), nil
+	var found struct{ Dir string }
+	if err := json.Unmarshal([]byte(out), &found); err != nil {
+		return "", err
+	}
+	if found.Dir == "" {
+		return "", fmt.Errorf("the module cache has no %s", module)
+	}
+	return found.Dir, nil
 }
 
 // copyEnabled copies the module's Go files and go.mod from src to dst, tests left
