@@ -1,5 +1,5 @@
 // Smoke starts the built programs and tries the main paths: who is alive, who is not,
-// and who came back.
+// and who came back, and whether items are scored by a plugin of each mode.
 //
 // It runs the steps of steps.go in order, once for each protocol, in a directory of
 // its own on free ports, and leaves nothing running. Every assertion is made on parsed
@@ -36,6 +36,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	set.SetOutput(stderr)
 	bin := set.String("bin", defaultBin(), "directory of the built programs")
 	protocols := set.String("protocols", "h2,quic", "protocols to run, separated by commas")
+	source := set.String("source", ".", "root of the source tree, where the sample plugins are")
 	interval := set.Duration("interval", time.Second, "heartbeat interval")
 	switch err := set.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
@@ -47,7 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer cancel()
 	began := time.Now()
 	for protocol := range strings.SplitSeq(*protocols, ",") {
-		if err := runOnce(ctx, *bin, protocol, *interval, stdout); err != nil {
+		if err := runOnce(ctx, *bin, *source, protocol, *interval, stdout); err != nil {
 			fmt.Fprintf(stderr, "smoke: %s: %v\n", protocol, err)
 			return 1
 		}
@@ -66,12 +67,12 @@ func defaultBin() string {
 }
 
 // runOnce runs all steps over one protocol.
-func runOnce(ctx context.Context, bin, protocol string, interval time.Duration, out io.Writer) (err error) {
+func runOnce(ctx context.Context, bin, source, protocol string, interval time.Duration, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "rollout-smoke-")
 	if err != nil {
 		return err
 	}
-	s := &stage{bin: bin, dir: dir, protocol: protocol, interval: interval, out: out}
+	s := &stage{bin: bin, source: source, dir: dir, protocol: protocol, interval: interval, out: out}
 	defer func() {
 		left := s.end()
 		if err == nil {

@@ -81,7 +81,95 @@ func TestWrongFlags(t *testing.T) {
 	if code := run(t.Context(), []string{"--nonsense"}, &out, &out); code != 2 {
 		t.Errorf("status %d", code)
 	}
-	if code := run(t.Context(), []string{"--bin", t.TempDir(), "--protocols", "h2"}, &out, &out); code != 1 || !strings.Contains(out.String(), "make build") {
+	if code := run(t.Context(), []string{"--bin", t.TempDir(), "--source", "../..", "--protocols", "h2"}, &out, &out); code != 1 || !strings.Contains(out.String(), "make build") {
 		t.Errorf("without programs: status %d, %s", code, out.String())
+	}
+}
+
+func TestPluginLoadedMustTellEverything(t *testing.T) {
+	p := plugin{name: "reward", mode: core.ModeSidecar}
+	good := func() core.Event {
+		return core.Event{PluginID: "reward-0.1.0", WorkerID: "w", Attrs: core.Attrs{
+			"mode": "sidecar", "version": "0.1.0", "start_ms": 12.0,
+			"containment": map[string]any{"enforced": []any{"landlock"}, "missing": nil},
+		}}
+	}
+	if took, err := checkLoaded(good(), p); err != nil || took != 12.0 {
+		t.Errorf("a good one: %v, %v", took, err)
+	}
+	for name, spoil := range map[string]func(*core.Event){
+		"the mode":        func(ev *core.Event) { ev.Attrs["mode"] = "python" },
+		"the version":     func(ev *core.Event) { delete(ev.Attrs, "version") },
+		"the plugin_id":   func(ev *core.Event) { ev.PluginID = "" },
+		"no worker_id":    func(ev *core.Event) { ev.WorkerID = "" },
+		"no start_ms":     func(ev *core.Event) { delete(ev.Attrs, "start_ms") },
+		"nothing tells":   func(ev *core.Event) { delete(ev.Attrs, "containment") },
+		"neither what is": func(ev *core.Event) { ev.Attrs["containment"] = map[string]any{} },
+	} {
+		ev := good()
+		spoil(&ev)
+		if _, err := checkLoaded(ev, p); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestResultsMustBeCompleteAndAgree(t *testing.T) {
+	good := func() (rs []core.ItemResult) {
+		for i := range itemsEach {
+			rs = append(rs, core.ItemResult{ID: "x", Index: int64(i), Status: core.ResultOK, Result: []byte("1"), WorkerID: core.NewWorkerID()})
+		}
+		return rs
+	}
+	if err := checkResults(good(), good()); err != nil {
+		t.Error(err)
+	}
+	for name, spoil := range map[string]func([]core.ItemResult) []core.ItemResult{
+		"9 results":      func(rs []core.ItemResult) []core.ItemResult { return rs[1:] },
+		"result 3 is":    func(rs []core.ItemResult) []core.ItemResult { rs[3].Status = core.ResultError; return rs },
+		"result 4 is":    func(rs []core.ItemResult) []core.ItemResult { rs[4].Index = 3; return rs },
+		"another plugin": func(rs []core.ItemResult) []core.ItemResult { rs[5].Result = []byte("0"); return rs },
+	} {
+		if err := checkResults(spoil(good()), good()); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestWhatIsLeftIsFound(t *testing.T) {
+	if _, _, _, err := readProc(os.Getpid()); err != nil {
+		t.Skipf("this system has no /proc: %v", err)
+	}
+	dir := t.TempDir()
+	p, err := start("p", filepath.Join(dir, "log"), "/bin/sh", "-c", "sleep 60 & echo; wait", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	var ps []proc
+	for len(ps) == 0 {
+		if ps, err = descendants(p.cmd.Process.Pid); err != nil || t.Context().Err() != nil {
+			t.Fatal(ps, err)
+		}
+	}
+	if left, err := strays(dir); err != nil || len(left) != 1 || left[0] != p.cmd.Process.Pid {
+		t.Errorf("strays are %v, %v, want %d", left, err, p.cmd.Process.Pid)
+	}
+	if err := gone(t.Context(), ps, time.Now()); err == nil {
+		t.Error("a running child counts as gone")
+	}
+	p.kill()
+	if err := gone(t.Context(), ps, time.Now().Add(patience)); err != nil {
+		t.Error(err)
+	}
+	s := &stage{dir: dir}
+	if err := s.socketsGone(); err != nil {
+		t.Error(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "w2", "sidecars", "run-1"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.socketsGone(); err == nil || !strings.Contains(err.Error(), "run-1") {
+		t.Errorf("a directory that is left: %v", err)
 	}
 }

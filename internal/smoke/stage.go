@@ -23,9 +23,10 @@ const patience = 15 * time.Second
 
 // stage is one run: its processes and what the steps know of each other.
 type stage struct {
-	bin, dir, protocol string
-	interval           time.Duration
-	out                io.Writer
+	bin, source   string // directories: of the programs, and of the source tree
+	dir, protocol string
+	interval      time.Duration
+	out           io.Writer
 
 	addr   string // of the coordinator, once started
 	all    []*process
@@ -77,9 +78,13 @@ func (s *stage) startCoordinator(ctx context.Context) (core.Event, error) {
 	return ev, nil
 }
 
-// startWorker starts a worker with a data directory of its own.
+// startWorker starts a worker with every plugin and a data directory of its own.
 func (s *stage) startWorker(name, id string) (*process, error) {
-	return s.launch(name, "worker", "--config", s.path("rollout.toml"), "--data-dir", s.path(name), "--addr", s.addr, "--worker-id", id)
+	args := []string{"--config", s.path("rollout.toml"), "--data-dir", s.path(name), "--addr", s.addr, "--worker-id", id}
+	for _, p := range s.plugins() {
+		args = append(args, "--plugin", p.manifest)
+	}
+	return s.launch(name, "worker", args...)
 }
 
 // ask runs the rollout tool and decodes its JSON.

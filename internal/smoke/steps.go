@@ -20,8 +20,10 @@ type step struct {
 func steps() []step {
 	return []step{
 		{"a coordinator and two workers start", startAll},
+		{"each worker has a plugin of each mode", loadedPlugins},
 		{"beats are steady", steadyBeats},
-		{"a killed worker is found", killedWorker},
+		{"items are scored by the three plugins", scoredWork},
+		{"a killed worker is found, its sidecars end", killedWorker},
 		{"a stopped worker is found, fences itself and comes back", stoppedWorker},
 		{"a worker drains on SIGTERM", drainedWorker},
 		{"the coordinator is killed and restarted", restartedCoordinator},
@@ -32,6 +34,9 @@ func steps() []step {
 
 func startAll(ctx context.Context, s *stage) (string, error) {
 	if err := s.writeConfig("127.0.0.1:0"); err != nil {
+		return "", err
+	}
+	if err := s.buildPlugins(ctx); err != nil {
 		return "", err
 	}
 	if _, err := s.startCoordinator(ctx); err != nil {
@@ -68,6 +73,15 @@ func (s *stage) awaitReady(ctx context.Context, from int, id string) error {
 	return err
 }
 
+func loadedPlugins(ctx context.Context, s *stage) (figure string, err error) {
+	for _, w := range []*process{s.w1, s.w2} {
+		if figure, err = s.pluginsLoaded(ctx, w, 0); err != nil {
+			return "", err
+		}
+	}
+	return figure, nil
+}
+
 // nobodyFailed reports a failure, or a suspicion, since a place in the events.
 func (s *stage) nobodyFailed(from int, except string) error {
 	for _, ev := range s.coord.seen(from, topic(core.TopicWorkerFailed, "")) {
@@ -95,103 +109,6 @@ func steadyBeats(ctx context.Context, s *stage) (string, error) {
 		return "", fmt.Errorf("a worker became suspect: %+v", evs[0])
 	}
 	return figure + "beats in 4 intervals", s.nobodyFailed(from, "")
-}
-
-// detected waits until a worker is declared failed and checks that this came within
-// 2 H of its death, and that nobody else was. It is the assertion that the last step
-// turns against itself.
-func (s *stage) detected(ctx context.Context, from int, id string, died time.Time) (string, error) {
-	ev, err := s.coord.await(ctx, from, 2*s.interval+patience, "worker_failed of "+id, topic(core.TopicWorkerFailed, id))
-	if err != nil {
-		return "", err
-	}
-	took := ev.Time.Sub(died)
-	if took > 2*s.interval {
-		return "", fmt.Errorf("worker %s was declared failed %v after its death, allowed are 2 H = %v", id, took, 2*s.interval)
-	}
-	if took < 0 {
-		return "", fmt.Errorf("worker %s was declared failed %v before its death", id, -took)
-	}
-	if n := len(s.coord.seen(from, topic(core.TopicWorkerFailed, id))); n != 1 {
-		return "", fmt.Errorf("worker %s was declared failed %d times", id, n)
-	}
-	return fmt.Sprintf("after %d ms, 2 H = %d ms", took.Milliseconds(), (2 * s.interval).Milliseconds()), s.nobodyFailed(from, id)
-}
-
-func killedWorker(ctx context.Context, s *stage) (string, error) {
-	from, died := s.coord.mark(), time.Now()
-	if err := s.w1.signal(syscall.SIGKILL); err != nil {
-		return "", err
-	}
-	figure, err := s.detected(ctx, from, s.id1, died)
-	if err != nil {
-		return "", err
-	}
-	if _, err := s.w1.exit(ctx, patience); err != nil {
-		return "", err
-	}
-	from = s.coord.mark()
-	if s.w1, err = s.startWorker("w1", s.id1); err != nil {
-		return "", err
-	}
-	if _, err := s.coord.await(ctx, from, patience, "worker_recovered", topic(core.TopicWorkerRecovered, s.id1)); err != nil {
-		return "", err
-	}
-	return figure, s.awaitReady(ctx, from, s.id1)
-}
-
-func stoppedWorker(ctx context.Context, s *stage) (string, error) {
-	before, err := s.workers(ctx)
-	if err != nil {
-		return "", err
-	}
-	from, died := s.coord.mark(), time.Now()
-	if err := s.w1.signal(syscall.SIGSTOP); err != nil {
-		return "", err
-	}
-	figure, err := s.detected(ctx, from, s.id1, died)
-	if err != nil {
-		return "", err
-	}
-	mine := s.w1.mark()
-	from = s.coord.mark()
-	if err := s.w1.signal(syscall.SIGCONT); err != nil {
-		return "", err
-	}
-	if _, err := s.w1.await(ctx, mine, patience, "worker_fenced", topic(core.TopicWorkerFenced, s.id1)); err != nil {
-		return "", err
-	}
-	ev, err := s.coord.await(ctx, from, patience, "worker_recovered", topic(core.TopicWorkerRecovered, s.id1))
-	if err != nil {
-		return "", err
-	}
-	epoch, _ := ev.Attrs["epoch"].(float64)
-	if uint64(epoch) <= before[s.id1].Epoch {
-		return "", fmt.Errorf("it came back with epoch %v, before it had %d", ev.Attrs["epoch"], before[s.id1].Epoch)
-	}
-	return figure, s.awaitReady(ctx, from, s.id1)
-}
-
-func drainedWorker(ctx context.Context, s *stage) (string, error) {
-	from := s.coord.mark()
-	if err := s.w2.signal(syscall.SIGTERM); err != nil {
-		return "", err
-	}
-	if _, err := s.coord.await(ctx, from, patience, "worker_deregistered", topic(core.TopicWorkerDeregistered, s.id2)); err != nil {
-		return "", err
-	}
-	code, err := s.w2.exit(ctx, patience)
-	if err != nil {
-		return "", err
-	}
-	if code != 0 {
-		return "", fmt.Errorf("the worker ended with status %d", code)
-	}
-	// Had it only died, it would be declared failed by now.
-	if err := pause(ctx, 2*s.interval); err != nil {
-		return "", err
-	}
-	return "exit 0", s.nobodyFailed(0, s.id1)
 }
 
 func restartedCoordinator(ctx context.Context, s *stage) (string, error) {
@@ -267,5 +184,12 @@ func endAll(ctx context.Context, s *stage) (string, error) {
 	if len(s.coord.seen(0, topic(core.TopicCoordinatorStopped, ""))) != 1 {
 		return "", fmt.Errorf("the coordinator printed no coordinator_stopped")
 	}
-	return "", nil
+	left, err := strays(s.dir)
+	if err != nil {
+		return "", err
+	}
+	if len(left) > 0 {
+		return "", fmt.Errorf("the processes %v of the run are left", left)
+	}
+	return "no process is left, nothing in the socket directories", s.socketsGone()
 }
