@@ -19,10 +19,10 @@ var boltFailpoints = []struct {
 	from, spread int
 }{
 	{"beforeBucketPut", `panic`, 40, 400},
-	{"beforeSyncDataPages", `panic`, 5, 60},
+	{"beforeSyncDataPages", `panic`, 5, 40},
 	{"beforeSyncDataPages", `sleep(30)`, 2, 1},
-	{"beforeWriteMetaError", `return("planted")`, 5, 60},
-	{"beforeSyncMetaPage", `panic`, 5, 60},
+	{"beforeWriteMetaError", `return("planted")`, 5, 40},
+	{"beforeSyncMetaPage", `panic`, 5, 40},
 	{"beforeSyncMetaPage", `sleep(30)`, 2, 1},
 	{"lackOfDiskSpace", `return("planted")`, 3, 2},
 	{"resizeFileError", `return("planted")`, 1, 2},
