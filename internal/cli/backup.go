@@ -26,7 +26,8 @@ func storeBackupCmd(t *tool) *cobra.Command {
 					return usagef("give a file or --addr, not both")
 				}
 				return t.backup(cmd.Context(), out, func(ctx context.Context, w io.Writer) (int64, error) {
-					return backupFile(ctx, a[0], w)
+					n, err := backupFile(ctx, a[0], w)
+					return n, localFailure(err)
 				})
 			}
 			return t.admin(cmd.Context(), func(ctx context.Context, a core.Admin) error {

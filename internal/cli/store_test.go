@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -23,7 +24,8 @@ var updateGolden = flag.Bool("update", false, "write the golden files of this pa
 func storeFile(t *testing.T, dir string) string {
 	t.Helper()
 	ctx, path := context.Background(), filepath.Join(dir, "rollout.db")
-	s, err := storage.Open(ctx, storage.Config{Path: path})
+	// Without a commit at an idle moment the file is the same on a slow machine.
+	s, err := storage.Open(ctx, storage.Config{Path: path, IdleCommit: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +38,7 @@ func storeFile(t *testing.T, dir string) string {
 		{core.NewKey(core.NamespaceWorkers, "01ARZ3NDEKTSV4RRFFQ69G5FAV"), map[string]any{"state": "ready", "slots": 4, "load": 0.25, "tags": []string{"a", "b"}, "gone": nil, "ok": true}},
 		{core.NewKey(core.NamespaceItems, "job", "a/b", "with \"quotes\"").InRun(run), []byte{0, 1, 0xFF}},
 		{core.NewKey(core.NamespaceItems, "job", storage.UintSegment(300)).InRun(run), strings.Repeat("long ", 60)},
-		{core.NewKey(core.NamespaceItems), map[int]string{-1: "below", 2: "<html>"}},
+		{core.NewKey(core.NamespaceItems), map[int]string{-1: "<html>"}},
 	}
 	for _, row := range rows {
 		b, err := msgpack.Marshal(row.value)
