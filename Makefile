@@ -23,7 +23,7 @@ LDFLAGS = -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT) -extldflag
 
 BUF := go tool -modfile=tools/buf.mod buf
 
-.PHONY: help setup build test smoke bench chaos chaos-power proto fmt lint FORCE
+.PHONY: help setup build test smoke demo bench chaos chaos-power proto fmt lint FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-zA-Z%_-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: ## Vet and test everything under the race detector; all that CI needs
 
 smoke: ## Start the real programs and try the main paths
 	@scripts/preflight.sh scripts/smoke.sh
+
+demo: ## Score a sample on two workers and kill one halfway (DATA=FILE, PASSES=N)
+	@scripts/preflight.sh scripts/demo.sh
 
 bench: ## Measure each row beside its baseline and print the ratios (ARGS="-run storage")
 	@go run ./internal/bench $(ARGS)
