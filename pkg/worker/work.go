@@ -39,8 +39,9 @@ type workbench struct {
 	waiting  []*inHand
 	running  int // items
 	results  []core.WorkResult
-	sending  int  // results on their way
-	closing  bool // no more is taken
+	sending  int           // results on their way
+	pace     time.Duration // mean time of an item in a slot; 0: not known yet
+	closing  bool          // no more is taken
 	session  core.WorkSession
 	lastBusy time.Time
 }
@@ -214,6 +215,22 @@ func (b *workbench) sessionEnd(s core.WorkSession) <-chan struct{} {
 	return b.ctx.Done()
 }
 
+const (
+	quickWork = 20 * time.Millisecond // what a slot may have before it in items that are quick
+	quickMost = 128                   // slots that quick items may count as
+)
+
+// capacity is how many slots the bench counts as: those it has, and for items so
+// quick that asking for them costs more than working on them, as many as make a slot
+// busy for quickWork. What a worker that dies makes others do again stays as little.
+// mu is held.
+func (b *workbench) capacity() int {
+	if b.pace <= 0 {
+		return b.slots
+	}
+	return max(b.slots, min(quickMost, b.slots*int(quickWork/b.pace)))
+}
+
 // room waits until the bench wants items and returns for how many slots. Every slot
 // may have one item waiting behind the one it works on, so that no slot waits for
 // the network. ok is false when nothing more is taken.
@@ -221,7 +238,8 @@ func (b *workbench) room(s core.WorkSession) (free int, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for b.ctx.Err() == nil && !b.closing && b.session == s {
-		if want := 2*b.slots - len(b.waiting) - b.running; want > 0 && len(b.hand) < 16*b.slots {
+		n := b.capacity()
+		if want := 2*n - len(b.waiting) - b.running; want > 0 && len(b.hand) < 8*n {
 			return (want + 1) / 2, true
 		}
 		b.cond.Wait()

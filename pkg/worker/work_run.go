@@ -102,7 +102,9 @@ func (b *workbench) run(batch []*inHand) []core.WorkResult {
 	if err := b.e.act(); err != nil {
 		return nil
 	}
+	start := time.Now()
 	got := b.e.w.cfg.Executor.Execute(ctx, ready)
+	b.learn(time.Since(start) / time.Duration(len(ready)))
 	for k, i := range at {
 		if k < len(got) {
 			results[i] = got[k]
@@ -113,6 +115,20 @@ func (b *workbench) run(batch []*inHand) []core.WorkResult {
 		b.store(ctx, &results[i])
 	}
 	return results
+}
+
+// learn moves the mean time of an item a quarter of the way to what was seen now, and
+// all of it when items have become slower, so that a slow plugin is never asked for
+// more than it has slots.
+func (b *workbench) learn(each time.Duration) {
+	each = max(each, time.Microsecond)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.pace == 0 || each > b.pace {
+		b.pace = each
+		return
+	}
+	b.pace = (3*b.pace + each) / 4
 }
 
 // fetch loads a payload that did not travel with its item.
