@@ -23,6 +23,7 @@ die() {
 make build
 dir=$(mktemp -d "${TMPDIR:-/tmp}/rollout-demo-XXXXXX")
 dev=''
+: >"$dir/log"
 
 # Ends what was started, on every way out. What is needed to find out why something
 # went wrong is kept.
@@ -33,11 +34,11 @@ finish() {
     kill -TERM "$dev" 2>/dev/null || true # it may have ended by itself
     wait "$dev" || code=1
   fi
-  if [ "$code" = 0 ]; then
+  if [ "$code" = 0 ] || [ ! -s "$dir/log" ]; then
     rm -rf "$dir"
   else
-    printf 'demo: failed; the last lines of the log, all of which is in %s:\n' "$dir/log" >&2
-    [ ! -e "$dir/log" ] || tail -n 15 "$dir/log" >&2
+    printf 'demo: failed; the files of the run are in %s\n' "$dir" >&2
+    tail -n 15 "$dir/log" >&2
   fi
   exit "$code"
 }
@@ -169,6 +170,6 @@ if not failed:
     sys.exit("demo: nobody found the killed worker")
 counts = json.loads((dir / "job.json").read_text())["counts"]
 print(f"w1 had finished {workers[killed]} items when it was killed: their results stand")
-print(f"it was declared failed {failed[1]} ms after its last beat, and {counts['losses']} items that it held were requeued")
+print(f"it was declared failed {failed[1]} ms after its last beat, and {counts['losses']} of its items were requeued")
 print(f"w2 did those too, {sum(workers.values()) - workers[killed]} in all: {len(work)} lines, {sum(workers.values())} results, each once")
 EOF
