@@ -238,7 +238,7 @@ const roleVar = "ROLLOUT_TEST_ROLE"
 func playRole(role string) int {
 	switch role {
 	case "grpc":
-		pluginsdk.Main(&goSample{})
+		return pluginsdk.Main(&goSample{})
 	case "worker":
 		if err := workerRole(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

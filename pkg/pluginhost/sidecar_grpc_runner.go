@@ -102,8 +102,8 @@ func (r *grpcRunner) Start(context.Context) error {
 		copyLines(br, nil, r.env.emit)
 		_ = p.stdout.Close() // read to its end
 		<-p.ended
-		_ = out.Close()
-		_ = errOut.Close()
+		_ = out.Close()    // a pipe in memory cannot fail to close
+		_ = errOut.Close() // the same
 	}()
 	return nil
 }
@@ -111,7 +111,7 @@ func (r *grpcRunner) Start(context.Context) error {
 // drain reads what a plugin that failed its handshake still prints.
 func drain(r io.Reader, p *process) {
 	_, _ = io.Copy(io.Discard, r) // whatever ends it
-	_ = p.stdout.Close()
+	_ = p.stdout.Close()          // read to its end
 }
 
 // handshake reads the first line of stdout and checks it.

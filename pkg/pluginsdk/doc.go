@@ -6,7 +6,7 @@
 //		return payload, nil
 //	}
 //
-//	func main() { pluginsdk.Main(reward{}) }
+//	func main() { os.Exit(pluginsdk.Main(reward{})) }
 //
 // The manifest names the binary with protocol grpc:
 //

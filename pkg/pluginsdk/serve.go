@@ -29,14 +29,14 @@ const (
 // maxMessage bounds one gRPC message in bytes: a payload and what surrounds it.
 const maxMessage = core.MaxCallPayload + 64<<10
 
-// Main serves p to the host that started this process and does not return. Started
-// by hand, it says so on stderr and exits with status 2.
-func Main(p Plugin) {
+// Main serves p to the host that started this process and returns the exit status
+// for main. Started by hand, it says so on stderr and returns 2.
+func Main(p Plugin) int {
 	if err := Serve(p); err != nil {
 		fmt.Fprintln(os.Stderr, "plugin:", err)
-		os.Exit(2)
+		return 2
 	}
-	os.Exit(0)
+	return 0
 }
 
 // Serve serves p until the host asks for its end. It returns an error when this

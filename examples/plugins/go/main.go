@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/rollout-substrate/rollout/pkg/pluginsdk"
@@ -39,4 +40,4 @@ func (w *words) Call(_ context.Context, method string, payload []byte) ([]byte, 
 	return nil, fmt.Errorf("%w: %s", pluginsdk.ErrUnknownMethod, method)
 }
 
-func main() { pluginsdk.Main(&words{Greeting: "hello"}) }
+func main() { os.Exit(pluginsdk.Main(&words{Greeting: "hello"})) }

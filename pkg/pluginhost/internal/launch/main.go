@@ -143,7 +143,7 @@ func (l *launcher) kill(reaped <-chan struct{}) {
 		// ESRCH is the aim.
 		_ = syscall.Kill(-l.pid, syscall.SIGKILL)
 		for _, pid := range Descendants(os.Getpid()) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			_ = syscall.Kill(pid, syscall.SIGKILL) // as above
 		}
 		select {
 		case <-reaped:

@@ -84,7 +84,7 @@ func (l *launcher) fork() (int, error) {
 	}
 	// The launcher must not keep the stream open: its end tells of the sidecar's.
 	for _, fd := range []int{FDStream, FDStdout, FDStderr} {
-		_ = syscall.Close(fd)
+		_ = syscall.Close(fd) // nothing was written here
 	}
 	return pid, nil
 }
