@@ -2,7 +2,6 @@ package pluginhost
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
