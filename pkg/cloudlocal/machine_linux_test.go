@@ -97,7 +97,7 @@ func TestFSType(t *testing.T) {
 		t.Fatal(err)
 	}
 	mounts := parseMounts(string(parseTree(string(text))["proc/self/mountinfo"].Data))
-	for dir, want := range map[string]string{"/": "btrfs", "/home/me/data": "btrfs", "/homes": "btrfs", "/mnt/with space/x": "nfs4", "/sys/fs/cgroup": "cgroup2"} {
+	for dir, want := range map[string]string{"/": "btrfs", "/srv/me/data": "btrfs", "/srvs": "btrfs", "/mnt/with space/x": "nfs4", "/sys/fs/cgroup": "cgroup2"} {
 		if got := fsTypeOf(mounts, dir); got != want {
 			t.Errorf("%s: %q, want %q", dir, got, want)
 		}

@@ -21,6 +21,8 @@ type diskFS struct {
 	root *os.Root
 	dir  *os.File // the root directory, kept open for the kernel's look-ups
 	fd   int      // of dir
+
+	plain bool // set in tests: as on a kernel without a call of its own
 }
 
 var _ fileSystem = (*diskFS)(nil)

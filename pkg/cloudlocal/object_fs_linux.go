@@ -17,6 +17,9 @@ const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 // openat2 opens a name below the root. Without the call (a kernel before 5.6, or
 // a sandbox that forbids it) it returns ENOSYS.
 func (d *diskFS) openat2(name string, flags uint64) (int, error) {
+	if d.plain {
+		return -1, unix.ENOSYS
+	}
 	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC | unix.O_NOFOLLOW, Resolve: beneath}
 	if flags&unix.O_CREAT != 0 {
 		how.Mode = 0o600

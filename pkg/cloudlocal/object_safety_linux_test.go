@@ -103,6 +103,7 @@ func TestS5ObjectsStayInside(t *testing.T) {
 				t.Fatal(err)
 			}
 			everyCall(t, other, b)
+			everyCall(t, openPlainAt(t, root), b)
 			if err := errors.Join(other.Close(), ignoreAny(os.Remove(link))); err != nil {
 				t.Error(err)
 			}

@@ -38,7 +38,8 @@ func flip(name string, bit int) error {
 
 func TestObjectsOnDisk(t *testing.T) {
 	coretest.RunObjectStore(t, func(t *testing.T) *coretest.ObjectStoreFixture {
-		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+		before := goleak.IgnoreCurrent()
+		t.Cleanup(func() { goleak.VerifyNone(t, before) }) // after the store is closed
 		root := filepath.Join(t.TempDir(), "a", "objects")
 		f := &coretest.ObjectStoreFixture{Store: openAt(t, root)}
 		f.Reopen = func() error {
@@ -51,6 +52,43 @@ func TestObjectsOnDisk(t *testing.T) {
 		f.Damage = func(id core.ContentID) error { return flip(filepath.Join(root, blobName(id)), 3) }
 		return f
 	}, coretest.ObjectStoreOptions{})
+}
+
+// TestObjectsWithoutOpenat2 takes the way of other systems and old kernels.
+func TestObjectsWithoutOpenat2(t *testing.T) {
+	coretest.RunObjectStore(t, func(t *testing.T) *coretest.ObjectStoreFixture {
+		root := t.TempDir()
+		f := &coretest.ObjectStoreFixture{Store: openPlainAt(t, root)}
+		f.Reopen = func() error {
+			if err := f.Store.Close(); err != nil {
+				return err
+			}
+			f.Store = openPlainAt(t, root)
+			return nil
+		}
+		f.Damage = func(id core.ContentID) error { return flip(filepath.Join(root, blobName(id)), 3) }
+		return f
+	}, coretest.ObjectStoreOptions{})
+}
+
+// openPlainAt opens a store that resolves every name with os.Root.
+func openPlainAt(t *testing.T, root string) *Objects {
+	t.Helper()
+	disk, err := openDisk(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk.plain = true
+	o, err := OpenObjects(context.Background(), ObjectsConfig{fs: disk, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := o.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return o
 }
 
 func TestObjectsInMemory(t *testing.T) {
