@@ -9,6 +9,13 @@ func wholeRows() []row {
 			ours: "BenchmarkScore/two-workers", base: "BenchmarkScore/one-process", benchtime: "1x"},
 		{group: "whole", name: "score all completions, a worker killed halfway", pkg: pkg, unit: "items/s", reach: 1,
 			ours: "BenchmarkScore/two-workers-one-killed", base: "BenchmarkScore/one-process", benchtime: "1x"},
+		// Two slots and 10 ms an item make 200 items a second for each worker at most.
+		{group: "whole", name: "10 ms items, 1 worker", pkg: pkg, unit: "items/s", limit: 200, reach: 0.9,
+			ours: "BenchmarkWorkers/1", benchtime: "1x"},
+		{group: "whole", name: "10 ms items, 2 workers", pkg: pkg, unit: "items/s", limit: 400, reach: 0.9,
+			ours: "BenchmarkWorkers/2", benchtime: "1x"},
+		{group: "whole", name: "10 ms items, 4 workers", pkg: pkg, unit: "items/s", limit: 800, reach: 0.9,
+			ours: "BenchmarkWorkers/4", benchtime: "1x"},
 		{group: "whole", name: "coordinator start to serving", pkg: pkg, unit: "start-ms", limit: 50, reach: 1,
 			ours: "BenchmarkCoordinatorStart", benchtime: "10x"},
 		{group: "whole", name: "idle coordinator, resident", pkg: pkg, unit: "coordinator-B", limit: 30 << 20, reach: 1,

@@ -139,3 +139,32 @@ func resident(b *testing.B, s *service) int64 {
 	b.Fatal("no VmRSS in status")
 	return 0
 }
+
+// BenchmarkWorkers measures items that take 10 ms on one to four workers of two slots:
+// the ideal is 200 items a second for each worker.
+func BenchmarkWorkers(b *testing.B) {
+	const each = 600 // items for each worker
+	for _, workers := range []int{1, 2, 4} {
+		b.Run(strconv.Itoa(workers), func(b *testing.B) {
+			c := newCluster(b, "h2", workers, "sleeper")
+			var text strings.Builder
+			for i := range workers * each {
+				text.WriteString(`{"id": "` + strconv.Itoa(i) + "\"}\n")
+			}
+			in := filepath.Join(c.dir, "lines.jsonl")
+			if err := os.WriteFile(in, []byte(text.String()), 0o600); err != nil {
+				b.Fatal(err)
+			}
+			var took time.Duration
+			for range b.N {
+				start := time.Now()
+				if _, err := c.tool(nil, "submit", "--plugin", "sleeper", "--method", "wait", "--input", in, "--wait", "--output", c.path("out")); err != nil {
+					b.Fatal(err)
+				}
+				took += time.Since(start)
+			}
+			b.ReportMetric(float64(workers*each*b.N)/took.Seconds(), "items/s")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
