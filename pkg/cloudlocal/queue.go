@@ -24,6 +24,7 @@ type QueueConfig struct {
 	Window      int   // ready items of one priority held in memory; default 32,768
 	MaxHeld     int   // delayed and leased items held in memory, over all queues; default 1,000,000, about 200 bytes each
 	MaxInFlight int64 // payload bytes of enqueue calls that are not durable yet; default 256 MiB
+	Reserve     int   // bytes of Storage kept for consumers, for when it is full; default 256 KiB
 	Remember    int   // finished idempotency keys remembered for each queue; default 10,000
 
 	MaxAttempts int           // of an item that names none; default 3
@@ -31,6 +32,15 @@ type QueueConfig struct {
 	RetryFloor  time.Duration // shortest delay after a failure that may be retried; default 100 ms
 	RetryBase   time.Duration // first bound of the jitter where a hint names none; default 500 ms
 	RetryMax    time.Duration // last bound of the jitter where a hint names none; default 30 s
+
+	hooks queueHooks
+}
+
+// queueHooks are set by tests of this package alone, to plant a defect that a
+// harness must find. The zero value changes nothing.
+type queueHooks struct {
+	trustLeases bool // a call on a leased item is accepted whoever holds the lease
+	blindCommit bool // the transaction does not compare the lease that it finds
 }
 
 func (c QueueConfig) withDefaults() QueueConfig {
@@ -47,6 +57,7 @@ func (c QueueConfig) withDefaults() QueueConfig {
 	def(&c.InlineBytes, 64<<10)
 	def(&c.Window, 32<<10)
 	def(&c.MaxHeld, 1_000_000)
+	def(&c.Reserve, 256<<10)
 	def(&c.Remember, 10_000)
 	def(&c.MaxAttempts, 3)
 	def(&c.MaxLosses, 5)
@@ -76,6 +87,7 @@ func (c QueueConfig) Validate() core.Violations {
 	add(c.Window < 16, "Window", "must be at least 16")
 	add(c.MaxHeld < 1, "MaxHeld", "must be at least 1")
 	add(c.MaxInFlight < 1, "MaxInFlight", "must be at least 1")
+	add(c.Reserve < 0 || c.Reserve > core.MaxValueLen, "Reserve", "must be between 0 and a row's limit")
 	add(c.Remember < 0, "Remember", "must not be negative")
 	add(c.MaxAttempts < 1, "MaxAttempts", "must be at least 1")
 	add(c.MaxLosses < 1, "MaxLosses", "must be at least 1")
@@ -96,6 +108,7 @@ type Queue struct {
 	cfg     QueueConfig
 	log     *slog.Logger
 	changed chan struct{} // capacity 1: the timeline has a new first element
+	reserve reserve
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the timer's goroutine has ended
 
@@ -133,9 +146,13 @@ func OpenQueue(ctx context.Context, cfg QueueConfig) (*Queue, error) {
 		released: make(map[core.WorkerID]uint64),
 		owners:   make(map[core.WorkerID]map[*leased]bool),
 		ownBusy:  make(map[core.WorkerRef]int),
+		reserve:  reserve{store: cfg.Storage, size: cfg.Reserve},
 	}
 	q.cond = sync.NewCond(&q.mu)
-	opens, err := countOpen(ctx, cfg.Storage)
+	if err := q.reserve.open(ctx); err != nil {
+		return nil, err
+	}
+	opens, err := q.countOpen(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -151,10 +168,10 @@ func OpenQueue(ctx context.Context, cfg QueueConfig) (*Queue, error) {
 }
 
 // countOpen raises the durable count of openings and returns it.
-func countOpen(ctx context.Context, s core.Storage) (uint64, error) {
+func (q *Queue) countOpen(ctx context.Context) (uint64, error) {
 	key := core.NewKey(core.NamespaceQueue, "", "opens")
 	var n uint64
-	_, err := core.Update(ctx, s, func(tx core.Txn) error {
+	err := q.reserve.update(ctx, func(tx core.Txn) error {
 		es, err := tx.GetMany(ctx, key)
 		if err != nil {
 			return err

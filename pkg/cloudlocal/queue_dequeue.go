@@ -173,7 +173,7 @@ func (q *Queue) storeLeases(ctx context.Context, queue string, picked []taken, t
 	}
 	// The states are written blind: the items were taken out of the index under
 	// the lock, so nobody else can change their rows.
-	_, err = core.Update(ctx, q.cfg.Storage, func(tx core.Txn) error {
+	err = q.reserve.update(ctx, func(tx core.Txn) error {
 		for _, g := range got.leased {
 			if err := putState(tx, queue, g.lease.place, g.state); err != nil {
 				return err

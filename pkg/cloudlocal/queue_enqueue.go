@@ -123,6 +123,9 @@ func (q *Queue) number(ctx context.Context, ix *queueIndex, n int) (core.ItemID,
 // storeItems commits the rows of items numbered from first. Items whose
 // idempotency key is known get the earlier number and no row.
 func (q *Queue) storeItems(ctx context.Context, queue string, first core.ItemID, items []core.NewItem) ([]core.Enqueued, error) {
+	if err := q.reserve.restore(ctx); err != nil {
+		return nil, err
+	}
 	rows := make([][]byte, len(items))
 	for i, it := range items {
 		row, err := q.encodeNew(ctx, it)

@@ -44,16 +44,25 @@ func (q *Queue) seize(op string, leases []core.Lease, lost func(i int, err error
 		if ix != nil {
 			l = ix.leases[want.Item]
 		}
-		if l == nil || l.lease != want || l.busy || want.Epoch <= q.released[want.Owner] {
+		if l == nil || l.busy || !q.holds(l, want) {
 			lost(i, errLeaseLost(op, want))
 			continue
 		}
 		l.busy = true
 		ix.busy++
-		q.own(want.Owner, want.Epoch)
+		q.own(l.lease.Owner, l.lease.Epoch)
 		out = append(out, &finishing{pos: i, ix: ix, lease: l})
 	}
 	return out, nil
+}
+
+// holds reports whether a lease is the one that stands, its epoch goes on and its
+// time has not run out, even if the item has not been taken back yet. mu is held.
+func (q *Queue) holds(l *leased, want core.Lease) bool {
+	if q.cfg.hooks.trustLeases {
+		return true
+	}
+	return l.lease == want && want.Epoch > q.released[want.Owner] && (l.deadline.IsZero() || time.Now().Before(l.deadline))
 }
 
 func (q *Queue) purgingAny(leases []core.Lease) bool {
@@ -81,7 +90,7 @@ func (q *Queue) settle(fs []*finishing, file func(*finishing)) {
 // checkStates reads the state rows of leases inside the transaction that changes
 // them and marks those whose token is no longer theirs as lost. This is the check
 // that counts: it is validated again when the transaction commits.
-func checkStates(ctx context.Context, tx core.Txn, fs []*finishing) error {
+func (q *Queue) checkStates(ctx context.Context, tx core.Txn, fs []*finishing) error {
 	keys := make([]core.Key, len(fs))
 	for i, f := range fs {
 		keys[i] = rowKey(f.lease.lease.Queue, rowState, f.lease.place.segment())
@@ -98,7 +107,7 @@ func checkStates(ctx context.Context, tx core.Txn, fs []*finishing) error {
 		if f.state, err = decodeState(keys[i], rows[i].Value); err != nil {
 			return err
 		}
-		f.lost = f.state.Token != f.lease.lease.Token
+		f.lost = f.state.Token != f.lease.lease.Token && !q.cfg.hooks.blindCommit
 	}
 	return nil
 }
@@ -137,7 +146,7 @@ func (q *Queue) Ack(ctx context.Context, acks []core.Ack) ([]error, error) {
 		f.write = acks[f.pos].Writes
 	}
 	ctx = context.WithoutCancel(ctx)
-	_, err = core.Update(ctx, q.cfg.Storage, func(tx core.Txn) error { return finishRows(ctx, tx, fs) })
+	err = q.reserve.update(ctx, func(tx core.Txn) error { return q.finishRows(ctx, tx, fs) })
 	q.settle(fs, func(f *finishing) {
 		switch {
 		case err != nil:
@@ -157,8 +166,8 @@ func (q *Queue) Ack(ctx context.Context, acks []core.Ack) ([]error, error) {
 }
 
 // finishRows removes the rows of finished items and stores their writes.
-func finishRows(ctx context.Context, tx core.Txn, fs []*finishing) error {
-	if err := checkStates(ctx, tx, fs); err != nil {
+func (q *Queue) finishRows(ctx context.Context, tx core.Txn, fs []*finishing) error {
+	if err := q.checkStates(ctx, tx, fs); err != nil {
 		return err
 	}
 	now := time.Now().UnixMilli()
@@ -226,7 +235,7 @@ func (q *Queue) forget(ctx context.Context) {
 	if len(keys) == 0 {
 		return
 	}
-	_, err := core.Update(ctx, q.cfg.Storage, func(tx core.Txn) error {
+	err := q.reserve.update(ctx, func(tx core.Txn) error {
 		for _, k := range keys {
 			if err := tx.Delete(rowKey(name, rowIdem, k)); err != nil {
 				return err
@@ -260,8 +269,8 @@ func (q *Queue) Extend(ctx context.Context, leases []core.Lease, life time.Durat
 	}
 	ctx = context.WithoutCancel(ctx)
 	deadline := time.Now().Add(life)
-	_, err = core.Update(ctx, q.cfg.Storage, func(tx core.Txn) error {
-		if err := checkStates(ctx, tx, fs); err != nil {
+	err = q.reserve.update(ctx, func(tx core.Txn) error {
+		if err := q.checkStates(ctx, tx, fs); err != nil {
 			return err
 		}
 		for _, f := range fs {

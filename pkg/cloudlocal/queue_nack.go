@@ -32,7 +32,7 @@ func (q *Queue) Nack(ctx context.Context, nacks []core.Nack) ([]core.Nacked, err
 		f.nack = &nacks[f.pos]
 	}
 	ctx = context.WithoutCancel(ctx)
-	_, err = core.Update(ctx, q.cfg.Storage, func(tx core.Txn) error { return q.nackRows(ctx, tx, fs) })
+	err = q.reserve.update(ctx, func(tx core.Txn) error { return q.nackRows(ctx, tx, fs) })
 	q.settle(fs, func(f *finishing) {
 		if err != nil {
 			return
@@ -52,7 +52,7 @@ func (q *Queue) Nack(ctx context.Context, nacks []core.Nack) ([]core.Nacked, err
 
 // nackRows decides what becomes of each item and stages its rows.
 func (q *Queue) nackRows(ctx context.Context, tx core.Txn, fs []*finishing) error {
-	if err := checkStates(ctx, tx, fs); err != nil {
+	if err := q.checkStates(ctx, tx, fs); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -178,7 +178,7 @@ func (q *Queue) releaseAll(ctx context.Context, op string, fs []*finishing, loss
 	if len(fs) == 0 {
 		return []core.Released{}, nil
 	}
-	_, err := core.Update(ctx, q.cfg.Storage, func(tx core.Txn) error { return q.releaseRows(ctx, tx, fs, loss, reason) })
+	err := q.reserve.update(ctx, func(tx core.Txn) error { return q.releaseRows(ctx, tx, fs, loss, reason) })
 	if core.IsCode(err, core.CodeTooLarge) && len(fs) > 1 {
 		// More histories than one transaction holds. Two are better than none: the
 		// epoch is over already, and nobody else can take these leases.
@@ -209,7 +209,7 @@ func sortReleased(out []core.Released) []core.Released {
 }
 
 func (q *Queue) releaseRows(ctx context.Context, tx core.Txn, fs []*finishing, loss bool, reason string) error {
-	if err := checkStates(ctx, tx, fs); err != nil {
+	if err := q.checkStates(ctx, tx, fs); err != nil {
 		return err
 	}
 	now := time.Now()

@@ -140,7 +140,7 @@ func (q *Queue) sweepSome(ctx context.Context, ix *queueIndex, ids []core.ItemID
 }
 
 func (q *Queue) sweepRows(ctx context.Context, queue string, ids []core.ItemID, each sweepEach) (places []place, done, gone int, err error) {
-	_, err = core.Update(ctx, q.cfg.Storage, func(tx core.Txn) error {
+	err = q.reserve.update(ctx, func(tx core.Txn) error {
 		places, done, gone = nil, 0, 0
 		size := 0
 		for _, id := range ids {
@@ -252,7 +252,7 @@ func (q *Queue) removeAll(ctx context.Context, queue string) (int, error) {
 			if len(keys) == 0 {
 				break
 			}
-			_, err = core.Update(ctx, q.cfg.Storage, func(tx core.Txn) error {
+			err = q.reserve.update(ctx, func(tx core.Txn) error {
 				for _, k := range keys {
 					if err := removeWhole(tx, k); err != nil {
 						return err
