@@ -209,3 +209,11 @@ func TestR6ObjectsNoDescriptors(t *testing.T) {
 	mustPut(t, o, noise(1000, 2))
 	wantStored(t, o, id, b)
 }
+
+func TestVersionSince(t *testing.T) {
+	for release, want := range map[string]bool{"6.8.0-1015-aws": true, "5.8.0": true, "5.8": true, "5.7.19": false, "4.19.0-27": false, "10.0-rc1": true, "": false, "x.y": false, "6": false, "5.10+": true} {
+		if got := versionSince(release, 5, 8); got != want {
+			t.Errorf("%q: %v", release, got)
+		}
+	}
+}

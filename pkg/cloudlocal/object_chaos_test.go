@@ -79,18 +79,31 @@ func TestObjectsChild(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range chaosWriters {
 		wg.Go(func() {
-			for n := 0; ; n++ {
-				b := chaosBytes(task.Round, w, n)
-				if _, err := o.Put(context.Background(), bytes.NewReader(b), core.PutOptions{}); err != nil {
-					return // the disk is gone; what was acknowledged stands
-				}
-				if _, err := fmt.Fprintf(acks, "%d %d\n", w, n); err != nil {
-					return
+			for n, err := 0, error(nil); err == nil; { // until the disk is gone; what was acknowledged stands
+				from := n
+				n, err = chaosPut(o, task.Round, w, n)
+				for ; from < n && err == nil; from++ {
+					_, err = fmt.Fprintf(acks, "%d %d\n", w, from)
 				}
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// chaosPut stores a writer's n-th object, or a group of them, and returns the number
+// of the next.
+func chaosPut(o *Objects, round uint64, writer, n int) (int, error) {
+	if writer%8 != 7 {
+		_, err := o.Put(context.Background(), bytes.NewReader(chaosBytes(round, writer, n)), core.PutOptions{})
+		return n + 1, err
+	}
+	blobs := make([]core.Blob, 2*bulkSyncs)
+	for i := range blobs {
+		blobs[i].Data = chaosBytes(round, writer, n+i)
+	}
+	_, err := o.PutMany(context.Background(), blobs)
+	return n + len(blobs), err
 }
 
 // objectsChild is a child at work.

@@ -139,9 +139,12 @@ func (s *script) check(ctx context.Context, o *Objects) error {
 // testBlock is the block size of stores in memory: a stream is short there.
 const testBlock = 1 << 10
 
+// testBulk lets the script's small group be synced as a whole, where that is on.
+const testBulk = 5
+
 func openOn(t *testing.T, fsys fileSystem) *Objects {
 	t.Helper()
-	o, err := OpenObjects(context.Background(), ObjectsConfig{fs: fsys, block: testBlock, Logger: quiet()})
+	o, err := OpenObjects(context.Background(), ObjectsConfig{fs: fsys, block: testBlock, bulk: testBulk, Logger: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,6 +187,7 @@ func TestR6ObjectsEveryCallFails(t *testing.T) {
 func failAt(t *testing.T, n int, fault error) (fired string, err error) {
 	ctx := t.Context()
 	mem := newMemFS()
+	mem.whole = n%2 == 0
 	ff := &faultFS{fileSystem: mem}
 	s := &script{o: openOn(t, ff)}
 	ff.arm(n, fault, false)
@@ -241,9 +245,10 @@ func (s *script) afterFailure(ctx context.Context, mem *memFS) error {
 // cutAt plays the script on a machine that loses power at call n and checks what
 // it finds afterwards: once with nothing of what was not synced, and then with
 // random parts of it.
-func cutAt(t *testing.T, n int, plant func(*faultFS)) (fired string, err error) {
+func cutAt(t *testing.T, n int, whole bool, plant func(*faultFS)) (fired string, err error) {
 	ctx := t.Context()
 	mem := newMemFS()
+	mem.whole = whole
 	ff := &faultFS{fileSystem: mem}
 	if plant != nil {
 		plant(ff)
@@ -279,14 +284,16 @@ func cutAt(t *testing.T, n int, plant func(*faultFS)) (fired string, err error) 
 
 // TestR10ObjectsCutEverywhere cuts the power of a machine in memory at each call.
 func TestR10ObjectsCutEverywhere(t *testing.T) {
-	for n := 1; ; n++ {
-		fired, err := cutAt(t, n, nil)
-		if err != nil {
-			t.Errorf("cut at call %d (%s): %v", n, fired, err)
-		}
-		if fired == "" {
-			t.Logf("%d calls", n-1)
-			break
+	for _, whole := range []bool{false, true} {
+		for n := 1; ; n++ {
+			fired, err := cutAt(t, n, whole, nil)
+			if err != nil {
+				t.Errorf("cut at call %d (%s), synced as a whole %v: %v", n, fired, whole, err)
+			}
+			if fired == "" {
+				t.Logf("synced as a whole %v: %d calls", whole, n-1)
+				break
+			}
 		}
 	}
 }
@@ -298,7 +305,7 @@ func TestR10PlantedBugs(t *testing.T) {
 		"files are not synced":       func(f *faultFS) { f.skipFileSync = true },
 	} {
 		for n := 1; ; n++ {
-			fired, err := cutAt(t, n, plant)
+			fired, err := cutAt(t, n, false, plant)
 			if err != nil {
 				t.Logf("%s: the cut at call %d shows it: %v", name, n, err)
 				break

@@ -131,6 +131,19 @@ func (f *faultFS) OpenDir(name string) (directory, error) {
 	return &faultDir{d, f, name}, nil
 }
 
+// SyncAll passes a failure on as the real one does: the caller syncs each file.
+func (f *faultFS) SyncAll() bool {
+	if f.call("syncall", ".") != nil {
+		return false
+	}
+	switch fsys := f.fileSystem.(type) {
+	case *memFS:
+		return fsys.syncAll(!f.skipFileSync, !f.skipDirSync)
+	default:
+		return !f.skipFileSync && !f.skipDirSync && fsys.SyncAll()
+	}
+}
+
 func (f *faultFS) Free() (int64, error) {
 	if err := f.call("free", "."); err != nil {
 		return 0, err

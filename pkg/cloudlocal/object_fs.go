@@ -38,6 +38,10 @@ type fileSystem interface {
 	Touch(name string, t time.Time) error
 	// OpenDir opens a directory to sync or to lock it.
 	OpenDir(name string) (directory, error)
+	// SyncAll makes everything durable that was written and named before the call,
+	// if it can do that cheaply; otherwise it reports false, and each file and
+	// directory is to be synced by itself.
+	SyncAll() bool
 	// Free returns the bytes that an ordinary user may still write.
 	Free() (int64, error)
 	// Close releases the root.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -21,6 +22,9 @@ type diskFS struct {
 	root *os.Root
 	dir  *os.File // the root directory, kept open for the kernel's look-ups
 	fd   int      // of dir
+
+	whole   sync.Once // guards wholeOK
+	wholeOK bool      // the file system can be synced as a whole
 
 	plain bool // set in tests: as on a kernel without a call of its own
 }

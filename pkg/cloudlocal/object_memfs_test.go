@@ -17,10 +17,11 @@ import (
 // memFS is a file system in memory that knows what a power cut would leave: for
 // each file the bytes, and for each directory the names, as of the last sync.
 type memFS struct {
-	mu   sync.Mutex
-	root *memNode
-	free int64 // what Free returns
-	full int64 // bytes that may still be written before ENOSPC; negative: no limit
+	mu    sync.Mutex
+	root  *memNode
+	free  int64 // what Free returns
+	full  int64 // bytes that may still be written before ENOSPC; negative: no limit
+	whole bool  // it can be synced as a whole
 }
 
 type memNode struct {
@@ -242,6 +243,30 @@ func (m *memFS) OpenDir(name string) (directory, error) {
 		return nil, err
 	}
 	return &memDir{m: m, n: n}, nil
+}
+
+func (m *memFS) SyncAll() bool { return m.syncAll(true, true) }
+
+// syncAll syncs all files, all directories, or both, where the file system can.
+func (m *memFS) syncAll(files, dirs bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var visit func(*memNode)
+	visit = func(n *memNode) {
+		switch {
+		case n.dir && dirs:
+			n.syncedNames = maps.Clone(n.names)
+		case !n.dir && files:
+			n.synced = slices.Clone(n.data)
+		}
+		for _, child := range n.names {
+			visit(child)
+		}
+	}
+	if m.whole {
+		visit(m.root)
+	}
+	return m.whole
 }
 
 func (m *memFS) Free() (int64, error) {

@@ -15,6 +15,10 @@ import (
 // same time share what the disk does for each; more than these only queue up.
 const syncers = 16
 
+// bulkSyncs is the number of files or directories from which on the file system is
+// asked to sync as a whole.
+const bulkSyncs = 16
+
 // temp is a file on its way.
 type temp struct {
 	name string    // empty when there is none, or no longer
@@ -67,21 +71,30 @@ func (o *Objects) settle(op string, ps []*pending) error {
 			}
 		}
 	}
-	if len(files) > 2 {
+	synced := len(files) >= o.bulk && o.fs.SyncAll()
+	if len(files) > 2 && !synced {
 		for _, t := range files { // the first sync then finds all of them on their way
 			t.file.StartSync(0, t.want)
 		}
 	}
-	return each(o, files, func(t *temp) error { return o.settleOne(op, t) })
+	return each(o, files, func(t *temp) error { return o.settleOne(op, t, synced) })
 }
 
-func (o *Objects) settleOne(op string, t *temp) error {
+// settleOne closes one temporary and compares its length with what was hashed.
+func (o *Objects) settleOne(op string, t *temp, synced bool) error {
+	if synced {
+		return o.closeTemp(op, t)
+	}
 	if err := t.file.Sync(); err != nil {
 		if isFull(err) { // nothing of this file is promised, so others can go on
 			return fsError(op, err)
 		}
 		return o.breakDown(op, err)
 	}
+	return o.closeTemp(op, t)
+}
+
+func (o *Objects) closeTemp(op string, t *temp) error {
 	info, err := t.file.Stat()
 	if err == nil && info.size != t.want {
 		return core.Errorf(op, core.CodeBroken, "%d bytes were written to %s, which has %d", t.want, t.name, info.size)
@@ -177,8 +190,10 @@ func (o *Objects) syncShards(op string, ps []*pending) error {
 	for dir := range dirs {
 		steps = append(steps, func() error { return o.syncDir(op, dir) })
 	}
-	if err := each(o, steps, func(f func() error) error { return f() }); err != nil {
-		return err
+	if len(steps) < o.bulk || !o.fs.SyncAll() {
+		if err := each(o, steps, func(f func() error) error { return f() }); err != nil {
+			return err
+		}
 	}
 	for n := range shards {
 		o.setKnown(n, true)

@@ -23,6 +23,7 @@ type ObjectsConfig struct {
 
 	fs    fileSystem // stands for Root, in tests
 	block int        // stands for defaultBlock, in tests
+	bulk  int        // stands for bulkSyncs, in tests
 }
 
 // Validate returns every rule that the configuration breaks.
@@ -53,6 +54,7 @@ type Objects struct {
 	cfg  ObjectsConfig
 	fs   fileSystem
 	log  *slog.Logger
+	bulk int // see bulkSyncs
 	room room
 
 	broken  atomic.Pointer[core.Error] // the failed sync after which nothing is written
@@ -102,7 +104,7 @@ func OpenObjects(ctx context.Context, cfg ObjectsConfig) (*Objects, error) {
 		}
 		fsys = disk
 	}
-	o := &Objects{cfg: cfg, fs: fsys, log: cfg.Logger}
+	o := &Objects{cfg: cfg, fs: fsys, log: cfg.Logger, bulk: cmp.Or(cfg.bulk, bulkSyncs)}
 	o.room = room{quota: cfg.Quota, floor: cfg.FreeFloor, fs: fsys, count: o.countBytes}
 	o.session.fs = fsys
 	o.blocks.size = cmp.Or(cfg.block, defaultBlock)
