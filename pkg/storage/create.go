@@ -120,11 +120,7 @@ func writeEmpty(path string) (string, error) {
 
 // publish gives a complete, synced file its name, which must be free.
 func publish(tmp, path string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		err = os.Link(tmp, path) // a file system without that flag
-	}
-	if err != nil {
+	if err := renameToFree(tmp, path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
