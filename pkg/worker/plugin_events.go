@@ -48,7 +48,8 @@ func (p *PluginEvents) Emit(pe core.PluginEvent) {
 	switch pe.Topic {
 	case core.TopicPluginLoaded, core.TopicPluginReloaded, core.TopicPluginRestarted:
 		ev.Attrs["start_ms"], ev.Attrs["digest"], ev.Attrs["generation"] = pe.Info.Start.Milliseconds(), pe.Info.Digest, pe.Info.Generation
-		ev.Attrs["containment"] = map[string]any{"enforced": pe.Info.Containment.Enforced, "missing": pe.Info.Containment.Missing}
+		held := pe.Info.Containment
+		ev.Attrs["containment"] = map[string]any{"enforced": append([]string{}, held.Enforced...), "missing": append([]string{}, held.Missing...)}
 	}
 	if ev.Level == "" {
 		ev.Level = core.LevelInfo
