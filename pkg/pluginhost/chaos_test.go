@@ -331,43 +331,46 @@ func TestR25HangingSidecar(t *testing.T) {
 	}
 }
 
-// TestHotReloadUnderLoad calls while reloading: none is lost and none answered
-// twice or by other code than it was given to.
+// TestHotReloadUnderLoad calls while reloading: none is lost, and each is answered
+// once with its own answer.
 func TestHotReloadUnderLoad(t *testing.T) {
 	h, _ := testHost(t, nil)
 	m := sampleManifest(t, "p")
 	m.Runtime.Concurrency = 8
 	mustLoad(t, h, m)
-	reloads, calls := chaosCount(t, 5), chaosCount(t, 5)*200
-	var next atomic.Int64
-	answers := make([]atomic.Int32, calls)
+	reloads := chaosCount(t, 5)
+	least := int64(reloads) * 200
+	var done atomic.Bool
+	var next, answered atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
 			for {
-				i := int(next.Add(1)) - 1
-				if i >= calls {
+				i := next.Add(1)
+				if done.Load() && i > least {
 					return
 				}
 				out, err := h.Call(context.Background(), "p", "echo", fmt.Appendf(nil, "%d", i))
-				if err != nil || string(out) != strconv.Itoa(i) {
+				if err != nil || string(out) != strconv.FormatInt(i, 10) {
 					t.Errorf("call %d: %q, %v", i, out, err)
 					return
 				}
-				answers[i].Add(1)
+				answered.Add(1)
 			}
 		})
 	}
+	pids := make(map[int]bool)
 	for n := range reloads {
 		info, err := h.Reload(context.Background(), m)
-		if err != nil || info.Generation != n+2 {
-			t.Fatalf("reload %d: generation %d, %v", n, info.Generation, err)
+		if err != nil || info.Generation != n+2 || pids[info.PID] {
+			t.Fatalf("reload %d: %+v, %v", n, info, err)
 		}
+		pids[info.PID] = true
 	}
+	done.Store(true)
 	wg.Wait()
-	for i := range answers {
-		if n := answers[i].Load(); n != 1 {
-			t.Errorf("call %d was answered %d times", i, n)
-		}
+	if answered.Load() < least {
+		t.Errorf("%d calls were answered, want %d", answered.Load(), least)
 	}
+	t.Logf("%d calls answered during %d reloads", answered.Load(), reloads)
 }

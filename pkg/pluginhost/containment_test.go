@@ -215,14 +215,14 @@ import os, time
 
 class Bomb:
     def call(self, method, payload):
-        end = time.monotonic() + 2
-        while time.monotonic() < end:
+        first = os.getpid()
+        while True:
             try:
-                if os.fork() == 0:
-                    time.sleep(1000)
+                os.fork()
             except OSError:
-                os._exit(9)
-        return b"survived"
+                if os.getpid() == first:
+                    os._exit(9)
+                time.sleep(1)
 
 def create_plugin():
     return Bomb()
