@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ type queueScript struct {
 	q    *Queue
 	held map[string]core.Lease // by payload
 	at   time.Time             // the time of the delayed item
+	late bool                  // a lease has run out, and is taken back when the store allows it
 }
 
 func (s *queueScript) put(queue string, items ...core.NewItem) error {
@@ -80,7 +82,7 @@ func (s *queueScript) steps() []func() error {
 		func() error { _, err := s.q.DropDead(s.ctx, "q"); return err },
 		func() error { _, err := s.q.Purge(s.ctx, "other"); return err },
 		// The lease that ran out comes back, and what was delayed.
-		func() error { wait(10 * time.Second); synctest.Wait(); return nil },
+		func() error { s.late = true; wait(10 * time.Second); return nil },
 		func() error { return s.take(5, 1, 9, 0) },
 		func() error { _, err := s.q.Purge(s.ctx, "q"); return err },
 	}
@@ -145,8 +147,16 @@ var diskFaults = []diskFault{
 // runScript lets the fail-th commit of the script fail and returns how many commits
 // there were and what is stored in the end.
 func runScript(t *testing.T, fault diskFault, fail int) (commits int, end string) {
+	var mu sync.Mutex // guards armed, struck and commits
 	armed, struck := false, false
+	arm := func(on bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		armed, struck = on, false
+	}
 	store := memstore.New(memstore.Options{CommitHook: func() error {
+		mu.Lock()
+		defer mu.Unlock()
 		if !armed {
 			return nil
 		}
@@ -162,21 +172,25 @@ func runScript(t *testing.T, fault diskFault, fail int) (commits int, end string
 	}
 	s := &queueScript{t: t, ctx: t.Context(), q: q, held: map[string]core.Lease{}, at: time.Now().Add(5 * time.Second)}
 	for i, step := range s.steps() {
-		armed = true
+		arm(true)
 		err := step()
 		if err != nil && !core.IsCode(err, core.CodeOf(fault.err)) {
 			t.Fatalf("commit %d fails, step %d answers %v", fail, i, err)
 		}
-		armed, struck = false, false
+		arm(false)
+		if s.late {
+			wait(10 * time.Second)
+			s.late = false
+		}
 		sameAsRows(t, q)
-		armed = true
+		arm(true)
 		if err != nil {
 			if err := step(); err != nil {
 				t.Fatalf("commit %d failed, step %d tried again answers %v", fail, i, err)
 			}
 		}
 	}
-	armed = false
+	arm(false)
 	sameAsRows(t, q)
 	for e, err := range store.Iterate(t.Context(), core.NewKey("results"), core.ScanOptions{}) {
 		if err != nil {
@@ -191,6 +205,8 @@ func runScript(t *testing.T, fault diskFault, fail int) (commits int, end string
 	if err := errors.Join(q.Close(), store.Close()); err != nil {
 		t.Fatal(err)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	return commits, end
 }
 

@@ -22,6 +22,9 @@ func Jobs(cfg JobsConfig) func(ctx context.Context, c *Coordinator) (Workbook, e
 	return func(ctx context.Context, c *Coordinator) (Workbook, error) {
 		q, err := cloudlocal.OpenQueue(ctx, cloudlocal.QueueConfig{
 			Storage: c.Storage(), Objects: c.cfg.Objects, Logger: c.log,
+			// What does not fit into a message is an object already, and an item that
+			// is a row is as sound as the store.
+			InlineBytes: core.MaxInlinePayload + 8<<10,
 			MaxAttempts: cfg.MaxAttempts, MaxLosses: cfg.MaxLosses,
 		})
 		if err != nil {

@@ -220,7 +220,10 @@ func (b *Book) RequeueDead(ctx context.Context, id core.JobID, items ...core.Ite
 	}
 	n, err := b.requeue(ctx, j, items)
 	b.exit(j)
-	if err == nil {
+	if err != nil {
+		// Results may be gone whose items are dead still.
+		b.again(j, "store the results of dead items", b.settle)
+	} else {
 		err = b.finishIfDone(ctx, j)
 	}
 	return n, core.WithOp(op, err)
@@ -296,7 +299,11 @@ func (b *Book) requeuePage(ctx context.Context, j *job, page []core.QueueEntry, 
 
 // DropDead implements [core.Jobs].
 func (b *Book) DropDead(ctx context.Context, id core.JobID, items ...core.ItemID) (int, error) {
-	if _, _, err := b.find(ctx, id); err != nil {
+	j, _, err := b.find(ctx, id)
+	if err == nil && j != nil {
+		err = b.settleDead(ctx, j) // an item that is dropped must have its result
+	}
+	if err != nil {
 		return 0, core.WithOp("jobs: drop dead", err)
 	}
 	n, err := b.cfg.Queue.DropDead(ctx, queueOf(id), items...)

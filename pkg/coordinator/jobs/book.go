@@ -90,6 +90,7 @@ func Open(ctx context.Context, cfg Config) (*Book, error) {
 	b.run, b.end = context.WithCancel(context.Background())
 	if err := b.load(ctx); err != nil {
 		b.end()
+		b.wg.Wait()
 		return nil, core.WithOp("jobs: open", err)
 	}
 	return b, nil
@@ -291,7 +292,13 @@ func (b *Book) finishIfDone(ctx context.Context, j *job) error {
 	if !done {
 		return nil
 	}
-	return b.endJob(ctx, j, core.JobFinished, "")
+	err := b.endJob(ctx, j, core.JobFinished, "")
+	if err != nil {
+		b.mu.Lock()
+		j.stopped = false
+		b.mu.Unlock()
+	}
+	return err
 }
 
 // endJob writes the final row of a stopped job and takes it out of service.
@@ -305,9 +312,6 @@ func (b *Book) endJob(ctx context.Context, j *job, state core.JobState, reason s
 	row.Counts.Leased = 0
 	b.mu.Unlock()
 	if err := b.writeJob(ctx, j, row, jobEvent(core.TopicJobFinished, j.id, row)); err != nil {
-		b.mu.Lock()
-		j.stopped = false
-		b.mu.Unlock()
 		return err
 	}
 	b.mu.Lock()

@@ -49,7 +49,8 @@ func (s *session) Submit(ctx context.Context, results []core.WorkResult) ([]erro
 	if err := s.commitNacks(ctx, nacks, out); err != nil {
 		return nil, core.WithOp(op, err)
 	}
-	return out, s.book.finishAll(ctx, acks, nacks)
+	s.book.finishAll(ctx, acks, nacks)
+	return out, nil
 }
 
 // prepare checks a result and makes its row. On success the job is entered.
@@ -193,10 +194,19 @@ func (s *session) commitNacks(ctx context.Context, cs []*commit, out []error) er
 		events = append(events, itemEvent(topic, c.held, c.held.attempt, c.held.losses, c.row.Message, s.ref.ID))
 	}
 	s.book.mu.Unlock()
+	s.book.report(ctx, events)
+	return nil
+}
+
+// report records events of what has happened already. Where that fails the log has
+// to do.
+func (b *Book) report(ctx context.Context, events []core.Event) {
 	if len(events) == 0 {
-		return nil
+		return
 	}
-	return s.book.cfg.Record(ctx, nil, events...)
+	if err := b.cfg.Record(ctx, nil, events...); err != nil {
+		b.log.Warn("events of work could not be recorded", "events", len(events), "first", events[0].Topic, "error", err)
+	}
 }
 
 func itemEvent(topic string, h heldItem, attempt, losses int, reason string, worker core.WorkerID) core.Event {
@@ -210,8 +220,9 @@ func itemEvent(topic string, h heldItem, attempt, losses int, reason string, wor
 	}
 }
 
-// finishAll ends the jobs whose last item was among the commits.
-func (b *Book) finishAll(ctx context.Context, lists ...[]*commit) error {
+// finishAll ends the jobs whose last item was among the commits. The results are
+// stored: what fails here is the book's own to try again.
+func (b *Book) finishAll(ctx context.Context, lists ...[]*commit) {
 	seen := map[*job]bool{}
 	for _, cs := range lists {
 		for _, c := range cs {
@@ -219,12 +230,9 @@ func (b *Book) finishAll(ctx context.Context, lists ...[]*commit) error {
 				continue
 			}
 			seen[c.job] = true
-			if err := b.finishIfDone(ctx, c.job); err != nil {
-				return err
-			}
+			b.soon(ctx, c.job, "end a finished job", b.finishIfDone)
 		}
 	}
-	return nil
 }
 
 // Return implements [core.WorkSession].

@@ -8,7 +8,7 @@ import (
 )
 
 // sweepPage is how many items are given up with one commit.
-const sweepPage = 1024
+const sweepPage = 256
 
 // ReleaseWorker ends everything that a worker's epochs up to w.Epoch hold, and
 // its session. With loss each item counts a loss; one that has used up its losses
@@ -53,20 +53,19 @@ func (b *Book) ReleaseWorker(ctx context.Context, w core.WorkerRef, loss bool, r
 		events = append(events, itemEvent(core.TopicWorkRequeued, heldItem{lease: r.Lease, job: id}, r.Attempt, r.Losses, reason, w.ID))
 	}
 	b.mu.Unlock()
-	if len(events) > 0 {
-		if err := b.cfg.Record(ctx, nil, events...); err != nil {
-			return requeued, err
-		}
-	}
 	for _, j := range touched {
-		if err := b.settleDead(ctx, j); err != nil {
-			return requeued, err
-		}
-		if err := b.finishIfDone(ctx, j); err != nil {
-			return requeued, err
-		}
+		b.soon(ctx, j, "store the results of dead items", b.settle)
 	}
+	b.report(ctx, events)
 	return requeued, nil
+}
+
+// settle gives dead items their results and ends the job if it is done with that.
+func (b *Book) settle(ctx context.Context, j *job) error {
+	if err := b.settleDead(ctx, j); err != nil {
+		return err
+	}
+	return b.finishIfDone(ctx, j)
 }
 
 // settleDead gives every dead item of a job its result. Items that die with their
@@ -142,6 +141,18 @@ func (b *Book) giveUp(ctx context.Context, j *job, code core.Code, reason string
 		return nil
 	}
 	b.cancelHolders(ctx, j)
+	sweep := func(ctx context.Context, j *job) error { return b.sweepUp(ctx, j, code, reason) }
+	err := sweep(ctx, j)
+	if err != nil {
+		// The job takes no results any more, so it must come to its end.
+		b.again(j, "give up the items of a job", sweep)
+	}
+	return err
+}
+
+// sweepUp gives every item of a stopped job that has no result a dead one, and ends
+// the job.
+func (b *Book) sweepUp(ctx context.Context, j *job, code core.Code, reason string) error {
 	if err := b.settleDead(ctx, j); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -12,6 +13,7 @@ import (
 const (
 	chunkItems = 512     // items made durable together
 	chunkBytes = 2 << 20 // payload bytes made durable together
+	maxLineID  = 1 << 10 // bytes of a line's id, which travels with the item and its result
 )
 
 // chunk gathers items on their way to disk.
@@ -122,7 +124,10 @@ func (b *Book) addItem(ctx context.Context, j *job, c *chunk, known finished, it
 	index := c.next
 	c.next++
 	if item.Err != nil {
-		return c.addResult(j.id, index, resultRow{Outcome: outcomeError, ID: item.ID, Code: uint16(item.Err.Code), Message: item.Err.Message})
+		return c.addResult(j.id, index, resultRow{Outcome: outcomeError, ID: item.ID[:min(len(item.ID), maxLineID)], Code: uint16(item.Err.Code), Message: item.Err.Message})
+	}
+	if len(item.ID) > maxLineID {
+		return c.addResult(j.id, index, resultRow{Outcome: outcomeError, ID: item.ID[:maxLineID], Code: uint16(core.CodeInvalidArgument), Message: "the line's id has " + plural(int64(len(item.ID)), "byte") + ", at most " + strconv.Itoa(maxLineID) + " are taken"})
 	}
 	if len(item.Payload) > core.MaxCallPayload {
 		return c.addResult(j.id, index, resultRow{Outcome: outcomeError, ID: item.ID, Code: uint16(core.CodeTooLarge), Message: "the line has " + plural(int64(len(item.Payload)), "byte") + ", which is more than a plugin may be given"})
@@ -177,6 +182,12 @@ func (b *Book) flush(ctx context.Context, j *job, c *chunk) error {
 		if err := b.cfg.Record(ctx, c.results); err != nil {
 			return err
 		}
+		b.mu.Lock()
+		for _, r := range c.rows {
+			j.count(r, 1)
+		}
+		j.tell()
+		b.mu.Unlock()
 	}
 	if len(c.queue) > 0 {
 		if _, err := b.cfg.Queue.Enqueue(ctx, queueOf(j.id), c.queue); err != nil {
@@ -184,9 +195,6 @@ func (b *Book) flush(ctx context.Context, j *job, c *chunk) error {
 		}
 	}
 	b.mu.Lock()
-	for _, r := range c.rows {
-		j.count(r, 1)
-	}
 	j.counts.Items = c.next
 	j.tell()
 	b.mu.Unlock()
