@@ -68,13 +68,18 @@ func (d *powerDisk) unmount() {
 	}
 }
 
-func (d *powerDisk) cut() {
+// cut cuts the power a moment after it has written a marker, which no sync has had
+// the time to force out: the child may sync the whole file system at any time.
+func (d *powerDisk) cut(marker string, content []byte) {
 	dir, err := os.Open(d.dir)
 	if err != nil {
 		d.t.Error(err)
 		return
 	}
 	defer dir.Close()
+	if err := os.WriteFile(marker, content, 0o600); err != nil {
+		d.t.Error(err)
+	}
 	if err := unix.IoctlSetPointerInt(int(dir.Fd()), ext4Shutdown, ext4NoLogFlush); err != nil {
 		d.t.Errorf("shut the file system down: %v", err)
 	}
@@ -87,11 +92,8 @@ func (d *powerDisk) round(round uint64, bug string) (promises int, broken error)
 		d.fresh()
 	}
 	marker, content := filepath.Join(d.dir, "never-synced"), noise(64<<10, round)
-	if err := os.WriteFile(marker, content, 0o600); err != nil {
-		d.t.Fatal(err)
-	}
 	c := startObjectsChild(d.t, objectsTask{Root: filepath.Join(d.dir, "objects"), Round: round, Bug: bug})
-	c.load(time.Duration(rand.IntN(100))*time.Millisecond, d.cut)
+	c.load(time.Duration(rand.IntN(100))*time.Millisecond, func() { d.cut(marker, content) })
 	d.unmount()
 	d.mount()
 	if got, err := os.ReadFile(marker); err == nil && bytes.Equal(got, content) {
