@@ -214,10 +214,11 @@ func itemEvent(topic string, h heldItem, attempt, losses int, reason string, wor
 	if topic == core.TopicWorkDead {
 		level = core.LevelWarn
 	}
-	return core.Event{
-		Level: level, Kind: core.EventDomain, Topic: topic, WorkerID: worker.String(),
-		Attrs: core.Attrs{"job": h.job.String(), "item": uint64(h.lease.Item), "index": h.index, "id": h.id, "attempt": attempt, "losses": losses, "reason": reason},
+	attrs := core.Attrs{"job": h.job.String(), "item": uint64(h.lease.Item), "attempt": attempt, "losses": losses, "reason": reason}
+	if h.id != "" { // of a lost lease only the item's number is known
+		attrs["index"], attrs["id"] = h.index, h.id
 	}
+	return core.Event{Level: level, Kind: core.EventDomain, Topic: topic, WorkerID: worker.String(), Attrs: attrs}
 }
 
 // finishAll ends the jobs whose last item was among the commits. The results are
