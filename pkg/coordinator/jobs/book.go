@@ -46,6 +46,7 @@ type Book struct {
 	order    []*job                     // active jobs by descending priority, then age
 	sessions map[core.WorkerID]*session // open ones
 	latest   map[core.WorkerID]*session // the last of each worker that may hold items
+	over     map[core.WorkerID]uint64   // epochs up to this one have been released
 	changed  chan struct{}              // closed and replaced when a job can be served that could not before
 	closed   bool
 }
@@ -85,6 +86,7 @@ func Open(ctx context.Context, cfg Config) (*Book, error) {
 		active:   make(map[core.JobID]*job),
 		sessions: make(map[core.WorkerID]*session),
 		latest:   make(map[core.WorkerID]*session),
+		over:     make(map[core.WorkerID]uint64),
 		changed:  make(chan struct{}),
 	}
 	b.run, b.end = context.WithCancel(context.Background())

@@ -16,6 +16,7 @@ const sweepPage = 256
 // when a worker failed (a loss), left, drained or began a newer epoch.
 func (b *Book) ReleaseWorker(ctx context.Context, w core.WorkerRef, loss bool, reason string) (int, error) {
 	b.mu.Lock()
+	b.over[w.ID] = max(b.over[w.ID], w.Epoch)
 	if s := b.sessions[w.ID]; s != nil && s.ref.Epoch <= w.Epoch {
 		delete(b.sessions, w.ID)
 		s.replace(core.Errorf("work", core.CodeFenced, "epoch %d of worker %s is over: %s", w.Epoch, w.ID, reason))

@@ -52,6 +52,11 @@ func (b *Book) Attach(ctx context.Context, w core.WorkerRef, plugins []core.Load
 		s.cancel(nil)
 		return nil, core.Errorf("work: attach", core.CodeClosed, "the coordinator is stopping")
 	}
+	if b.over[w.ID] >= w.Epoch {
+		b.mu.Unlock()
+		s.cancel(nil)
+		return nil, core.Errorf("work: attach", core.CodeFenced, "epoch %d of worker %s is over", w.Epoch, w.ID)
+	}
 	old := b.sessions[w.ID]
 	if old != nil && old.ref.Epoch > w.Epoch {
 		b.mu.Unlock()
