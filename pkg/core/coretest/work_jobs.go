@@ -224,9 +224,13 @@ func checkJobBrokenOff(p *workProbe) {
 		return core.JobItem{ID: fmt.Sprint(n), Payload: []byte("x")}, nil
 	})
 	p.check(errors.Is(err, broken), "the submission ends with %v", err)
-	// Over a wire the coordinator may learn of it later than the submitter.
+	// Over a wire the coordinator may learn of it later than the submitter, or of
+	// nothing at all.
 	for {
 		j, err := p.f.Jobs.Job(p.ctx, spec.ID)
+		if core.IsCode(err, core.CodeNotFound) {
+			return
+		}
 		p.must(err, "show the job")
 		if j.State == core.JobCanceled {
 			return
