@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"syscall"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
 	"github.com/rollout-substrate/rollout/pkg/pluginhost/internal/launch"
@@ -65,19 +64,9 @@ func (p *process) startLauncher(ctx context.Context, env hostEnv, opts spawnOpti
 func launcherCommand(argv []string, userNS bool) *exec.Cmd {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = []string{"PATH=" + systemPath, "LANG=C.UTF-8", "GOMAXPROCS=2"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if userNS {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
-		cmd.SysProcAttr.AmbientCaps = []uintptr{capSysAdmin}
-	}
+	cmd.SysProcAttr = launcherAttr(userNS)
 	return cmd
 }
-
-// capSysAdmin lets a launcher in a user namespace make a network namespace; it
-// drops it before the sidecar starts.
-const capSysAdmin = 21
 
 // watchLauncher follows a launcher's reports to its end. The first of them, or
 // its absence, goes to first.

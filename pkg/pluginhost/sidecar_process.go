@@ -111,7 +111,7 @@ func (p *process) openPipes(opts spawnOptions) (_ *sidecarPipes, err error) {
 
 // streamPair returns the host's end as a connection and the child's as a file.
 func streamPair() (*net.UnixConn, *os.File, error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fds, err := socketPair()
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketpair: %w", err)
 	}
@@ -150,7 +150,7 @@ func (p *process) startAlone(env hostEnv, opts spawnOptions, pipes *sidecarPipes
 	p.cmd = &exec.Cmd{
 		Path: opts.cmd.exe, Args: opts.cmd.argv, Dir: p.m.Dir, Env: sidecarEnviron(p.m, env, p.dir, opts.env),
 		Stdout: pipes.outW, Stderr: pipes.errW,
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+		SysProcAttr: aloneAttr(),
 	}
 	if opts.stream {
 		p.cmd.ExtraFiles = []*os.File{pipes.stream}
