@@ -84,7 +84,7 @@ func (o *Objects) lockShard(ctx context.Context, id core.ContentID, create bool)
 
 func (o *Objects) openShard(id core.ContentID, create bool) (directory, error) {
 	shard, number := shardOf(id), shardNumber(id)
-	if create && !o.isKnown(number) {
+	if known, _ := o.isKnown(number); create && !known {
 		return o.makeShard(shard)
 	}
 	dir, err := o.fs.OpenDir(shard)
@@ -95,10 +95,19 @@ func (o *Objects) openShard(id core.ContentID, create bool) (directory, error) {
 	return dir, err
 }
 
+// makeShard makes what is missing of the two levels, the inner one first: mostly
+// the outer one is there.
 func (o *Objects) makeShard(shard string) (directory, error) {
-	for _, name := range []string{shard[:2], shard} {
-		if err := o.fs.Mkdir(name); err != nil && !errors.Is(err, fs.ErrExist) {
+	for _, name := range []string{shard, shard[:2], shard} {
+		err := o.fs.Mkdir(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
+		}
+		if name == shard {
+			break
 		}
 	}
 	return o.fs.OpenDir(shard)

@@ -183,8 +183,12 @@ func (o *Objects) syncShards(op string, ps []*pending) error {
 		}
 		shard := shardOf(p.id)
 		dirs[shard] = true
-		if n := shardNumber(p.id); !o.isKnown(n) {
-			shards[n], dirs[shard[:2]], dirs["."] = true, true, true
+		n := shardNumber(p.id)
+		if inner, outer := o.isKnown(n); !inner {
+			shards[n], dirs[shard[:2]] = true, true
+			if !outer {
+				dirs["."] = true
+			}
 		}
 	}
 	for dir := range dirs {

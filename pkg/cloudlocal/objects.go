@@ -66,9 +66,10 @@ type Objects struct {
 
 	publishing atomic.Int32 // puts that are syncing
 
-	mu     sync.Mutex
-	closed bool                 // guarded by mu
-	known  [1 << 16 / 64]uint64 // guarded by mu: shards whose own names are durable
+	mu         sync.Mutex
+	closed     bool                 // guarded by mu
+	known      [1 << 16 / 64]uint64 // guarded by mu: shards whose own names are durable
+	knownOuter [1 << 8]bool         // guarded by mu: the same of the directories above them
 }
 
 var _ core.ObjectStore = (*Objects)(nil)
@@ -163,17 +164,20 @@ func (o *Objects) breakDown(op string, err error) error {
 	return e
 }
 
-// isKnown reports whether the directories of a shard are durable.
-func (o *Objects) isKnown(shard int) bool {
+// isKnown reports whether the names of a shard, and of the directory above it, are
+// durable.
+func (o *Objects) isKnown(shard int) (inner, outer bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.known[shard/64]&(1<<(shard%64)) != 0
+	return o.known[shard/64]&(1<<(shard%64)) != 0, o.knownOuter[shard>>8]
 }
 
-// setKnown notes whether the directories of a shard are durable.
+// setKnown notes that the names of a shard and of the directory above it are
+// durable, or that one of them is gone.
 func (o *Objects) setKnown(shard int, known bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.knownOuter[shard>>8] = known
 	if known {
 		o.known[shard/64] |= 1 << (shard % 64)
 	} else {
