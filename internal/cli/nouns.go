@@ -21,5 +21,6 @@ func nouns(t *tool) []*cobra.Command {
 		group(cobra.Command{Use: "cert", Short: "Show and issue certificates"}, certShowCmd(t), certIssueCmd(t), certRotateCmd(t)),
 		group(cobra.Command{Use: "token", Short: "Make join tokens"}, tokenNewCmd(t)),
 		group(cobra.Command{Use: "config", Short: "Check and print the configuration"}, configCheckCmd(t), configPrintCmd(t)),
+		doctorCmd(t),
 	}
 }
