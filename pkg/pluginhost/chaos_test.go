@@ -323,7 +323,13 @@ func TestR25HangingSidecar(t *testing.T) {
 			}
 			mustCall(t, h, "well", "echo", "still here")
 			waitGone(t, n)
-			mustCall(t, h, "hung", "echo", "back again")
+			waitFor(t, "the plugin is back", func() bool {
+				out, err := h.Call(context.Background(), "hung", "echo", []byte("back again"))
+				if err != nil && !core.IsCode(err, core.CodePluginCrashed) { // its end was not seen yet
+					t.Fatal(err)
+				}
+				return string(out) == "back again"
+			})
 		}
 	}
 	if rec.count(core.TopicPluginCrashed) < 2 {

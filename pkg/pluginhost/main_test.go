@@ -93,6 +93,10 @@ func (r *recorder) wait(t testing.TB, what string, ok func(core.PluginEvent) boo
 // patience bounds waits for what must come, on however loaded a machine.
 const patience = 60 * time.Second
 
+// testPythons spares every host of a test its own question to the same interpreter,
+// which takes longest where python3 is a shim.
+var testPythons pythons
+
 // testHost returns a host that is shut down with the test and must leave nothing.
 func testHost(t testing.TB, change func(*Config)) (*Host, *recorder) {
 	t.Helper()
@@ -105,6 +109,7 @@ func testHost(t testing.TB, change func(*Config)) (*Host, *recorder) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.env.pythons = &testPythons
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
