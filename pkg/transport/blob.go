@@ -38,7 +38,7 @@ func (b *blobService) Upload(ss grpc.ClientStreamingServer[transportv1.UploadReq
 	if !id.IsZero() {
 		opts.Expect = &id
 	}
-	r := &uploadReader{ss: ss, rest: first.GetChunk()}
+	r := &uploadReader{ss: ss, rest: first.GetChunk(), size: first.GetSize()}
 	info, err := b.objects.Put(ss.Context(), r, opts)
 	if err != nil {
 		return err
@@ -51,12 +51,16 @@ type uploadReader struct {
 	ss    grpc.ClientStreamingServer[transportv1.UploadRequest, transportv1.UploadResponse]
 	rest  []byte
 	total int64
+	size  int64 // announced; 0: not
 }
 
 // Read implements [io.Reader].
 func (r *uploadReader) Read(p []byte) (int, error) {
 	for len(r.rest) == 0 {
 		m, err := r.ss.Recv()
+		if isEOF(err) && r.size > 0 && r.total != r.size {
+			return 0, core.Errorf("upload", core.CodeInvalidArgument, "%d bytes were announced and %d came", r.size, r.total)
+		}
 		if err != nil {
 			return 0, err // io.EOF when the worker has sent everything
 		}
