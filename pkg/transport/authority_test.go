@@ -256,7 +256,8 @@ func TestS6Files(t *testing.T) {
 func TestS6LooseIdentity(t *testing.T) {
 	h := newHarness(t, ProtocolH2)
 	id := core.NewWorkerID()
-	i := h.issued(id, time.Hour)
+	i := h.identity(id)
+	h.issue(i, time.Hour)
 	again := func() error { _, err := OpenIdentity(i.dir, id); return err }
 	if err := again(); err != nil {
 		t.Fatal(err)

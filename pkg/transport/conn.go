@@ -141,16 +141,16 @@ type trackedConn struct {
 // track bounds a connection's life by its certificate's and counts it. It refuses
 // one too many.
 func (s *Server) track(conn net.Conn, info *connInfo) (*trackedConn, error) {
-	if err := s.conns.add(info); err != nil {
-		s.log.Warn("connection refused", "addr", info.caller.Addr, "err", err)
-		info.cancel(err)
-		return nil, err
-	}
 	t := &trackedConn{Conn: conn, s: s, info: info}
 	t.left.Store(strangerBytes)
 	// The peer learns it from the broken connection; there is nobody to tell of an
 	// error in closing one.
 	info.close = func() { _ = t.Conn.Close() }
+	if err := s.conns.add(info); err != nil {
+		s.log.Warn("connection refused", "addr", info.caller.Addr, "err", err)
+		info.cancel(err)
+		return nil, err
+	}
 	t.timer = time.AfterFunc(s.lifeOf(info), func() { info.end(errExpired) })
 	return t, nil
 }

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
 )
@@ -57,8 +56,8 @@ func checkPrivateInfo(path string, info fs.FileInfo) error {
 		}
 		return core.Errorf("", core.CodeFailedPrecondition, "%s has mode %04o, which lets others use it: run chmod %o %s", path, info.Mode().Perm(), want, path)
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
-		return core.Errorf("", core.CodeFailedPrecondition, "%s belongs to user %d, not to user %d who runs this program: run chown", path, st.Uid, os.Geteuid())
+	if uid, ok := ownerOf(info); ok && uid != os.Geteuid() {
+		return core.Errorf("", core.CodeFailedPrecondition, "%s belongs to user %d, not to user %d who runs this program: run chown", path, uid, os.Geteuid())
 	}
 	return nil
 }
@@ -164,13 +163,7 @@ func withLock(dir string, f func() error) error {
 		return err
 	}
 	defer d.Close() // releases the lock
-	for {
-		err = syscall.Flock(int(d.Fd()), syscall.LOCK_EX)
-		if !errors.Is(err, syscall.EINTR) {
-			break
-		}
-	}
-	if err != nil {
+	if err := lockFile(d); err != nil {
 		return fmt.Errorf("lock %s: %w", dir, err)
 	}
 	return f()

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"fmt"
 	"log/slog"
 	"os"
@@ -152,11 +153,18 @@ func (h *harness) identity(id core.WorkerID) *Identity {
 }
 
 // issued makes an identity with a certificate from the CA, past the rate limit of
-// enrolments.
+// enrolments. It is on disk only once it is renewed, because many tests need many.
 func (h *harness) issued(id core.WorkerID, life time.Duration) *Identity {
 	h.t.Helper()
-	i := h.identity(id)
-	h.issue(i, life)
+	i := &Identity{dir: filepath.Join(h.dir, id.String()), id: id, now: time.Now}
+	pair, err := h.auth.WorkerCertificate(id, life)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := makeDir(i.dir); err != nil {
+		h.t.Fatal(err)
+	}
+	i.cert, i.key = &pair, pair.PrivateKey.(*ecdsa.PrivateKey)
 	return i
 }
 

@@ -116,12 +116,12 @@ func (l *quicListener) serve(c *quic.Conn) {
 		refuse(core.Errorf("", core.CodeUnauthenticated, "a client certificate is needed"))
 		return
 	}
+	info.close = func() { refuse(context.Cause(info.ctx)) }
 	if err := l.s.conns.add(info); err != nil {
 		refuse(err)
 		return
 	}
 	defer l.s.conns.remove(info)
-	info.close = func() { refuse(context.Cause(info.ctx)) }
 	timer := time.AfterFunc(l.s.lifeOf(info), func() { info.end(errExpired) })
 	defer timer.Stop()
 	for {

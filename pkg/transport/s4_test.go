@@ -237,13 +237,7 @@ func TestStampede(t *testing.T) {
 	h := newHarness(t, ProtocolH2)
 	ids := make([]*Identity, 100)
 	for n := range ids {
-		// In memory only: what is tried is not the disk.
-		i := &Identity{id: core.NewWorkerID(), now: time.Now}
-		pair, err := h.auth.WorkerCertificate(i.id, time.Hour)
-		if err != nil {
-			t.Fatal(err)
-		}
-		i.cert, ids[n] = &pair, i
+		ids[n] = h.issued(core.NewWorkerID(), time.Hour)
 	}
 	for range 2 {
 		var wg sync.WaitGroup
