@@ -136,9 +136,21 @@ func (b *workbench) fetch(ctx context.Context, it *core.WorkItem) error {
 	if it.Content.IsZero() {
 		return nil
 	}
-	payload, err := b.link.Download(ctx, it.Content, core.MaxCallPayload)
-	it.Payload = payload
-	return err
+	return b.untilThere(ctx, func() (err error) {
+		it.Payload, err = b.link.Download(ctx, it.Content, core.MaxCallPayload)
+		return err
+	})
+}
+
+// untilThere does something again while the coordinator is away: that says nothing
+// against the item, and must not count as one of its attempts.
+func (b *workbench) untilThere(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if !core.IsCode(err, core.CodeUnavailable) || sleep(ctx, submitRetry) != nil {
+			return err
+		}
+	}
 }
 
 // store uploads a result that is too large to travel with its lease.
@@ -149,10 +161,10 @@ func (b *workbench) store(ctx context.Context, r *core.WorkResult) {
 	case len(r.Result) > core.MaxCallPayload:
 		r.Err = core.Errorf("worker: execute", core.CodeTooLarge, "the result has %d bytes, at most %d are taken", len(r.Result), core.MaxCallPayload)
 	default:
-		var err error
-		if r.Content, err = b.link.Upload(ctx, r.Result); err != nil {
-			r.Err = err
-		}
+		r.Err = b.untilThere(ctx, func() (err error) {
+			r.Content, err = b.link.Upload(ctx, r.Result)
+			return err
+		})
 	}
 	r.Result = nil
 }
@@ -232,6 +244,8 @@ func (b *workbench) send(batch []core.WorkResult) {
 			_ = sleep(b.ctx, submitRetry)
 		}
 	}
+	var refused []core.Lease
+	defer func() { b.giveBack(b.ctx, refused) }()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.sending -= len(batch)
@@ -248,6 +262,13 @@ func (b *workbench) send(batch []core.WorkResult) {
 				b.results = append(b.results, r)
 				continue
 			}
+			// The item must not stay leased for ever: that its result is refused is
+			// its result, and if that is refused too, somebody else may try.
+			if r.Err == nil {
+				b.results = append(b.results, core.WorkResult{Lease: r.Lease, Err: e})
+				continue
+			}
+			refused = append(refused, r.Lease)
 		}
 		delete(b.hand, r.Lease.Token)
 	}
