@@ -3,7 +3,9 @@ package cli
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -40,7 +42,9 @@ func (d *doctor) certificates(context.Context) {
 		renewed: true, renew: "nothing while the worker runs; it renews the certificate itself",
 		half: "remove the half that is left; the worker enrols again with join.token",
 	}
-	if !fileExists(ca.cert) && !fileExists(ca.key) && !fileExists(admin.cert) {
+	if _, err := os.Lstat(ca.cert); errors.Is(err, fs.ErrPermission) {
+		d.add("certificates", healthFail, "run as the user they belong to, or name another directory with --tls-dir", "%v", err)
+	} else if !fileExists(ca.cert) && !fileExists(ca.key) && !fileExists(admin.cert) {
 		d.add("certificates", healthNote, "a coordinator makes them at its first start; a worker on another machine needs ca.pem and join.token from there", "none in %s yet", in)
 	} else {
 		if d.onlyTrusts(ca) {

@@ -86,6 +86,12 @@ type leftover struct {
 // stale looks for files whose owners are gone.
 func (d *doctor) stale(context.Context) {
 	found := false
+	for _, dir := range []string{d.cfg.DataDir, d.cfg.SidecarDir(), d.cfg.ObjectRoot} {
+		if err := unix.Access(dir, unix.R_OK|unix.X_OK); errors.Is(err, unix.EACCES) {
+			d.add("stale files", healthNote, "run doctor as the user of the programs", "%s cannot be looked into: %v", dir, err)
+			return
+		}
+	}
 	for _, l := range []leftover{
 		{
 			name: "stale sidecars", what: "run directories of sidecars whose worker was killed", locked: true,
