@@ -27,6 +27,7 @@ func rows() []row {
 	return slices.Concat(
 		storageRows(),
 		objectRows(),
+		queueRows(),
 		transportRows(),
 		inProcessRows(),
 		sidecarRows(),
