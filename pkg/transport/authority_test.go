@@ -215,7 +215,7 @@ func TestClockIsBlamed(t *testing.T) {
 func TestS6Files(t *testing.T) {
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
-	h := newHarness(t, ProtocolQUIC)
+	h := newHarness(t, ProtocolQUIC, ownCA)
 	i := h.identity(core.NewWorkerID())
 	if err := Enrol(ctxFor(t), h.client(i)); err != nil {
 		t.Fatal(err)

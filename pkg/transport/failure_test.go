@@ -51,7 +51,7 @@ func TestNobodyThere(t *testing.T) {
 func TestWrongTrust(t *testing.T) {
 	wires(t, func(t *testing.T, p Protocol) {
 		h := newHarness(t, p)
-		other := newHarness(t, p)
+		other := newHarness(t, p, ownCA)
 		late := newHarness(t, p, func(_ *Config, a *AuthorityConfig) {
 			a.Now = func() time.Time { return time.Now().Add(5 * 365 * 24 * time.Hour) }
 		})

@@ -101,11 +101,14 @@ type option func(*Config, *AuthorityConfig)
 func newHarness(t testing.TB, p Protocol, opts ...option) *harness {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "d")
-	ac := AuthorityConfig{Dir: filepath.Join(dir, "tls"), Run: core.NewRunID()}
+	ac := AuthorityConfig{Dir: filepath.Join(dir, "tls")}
 	h := &harness{t: t, dir: dir, proto: p, log: &logSink{Handler: slog.DiscardHandler}}
 	cfg := Config{Addr: "127.0.0.1:0", Protocol: p, Epoch: 1000, Logger: slog.New(h.log)}
 	for _, o := range opts {
 		o(&cfg, &ac)
+	}
+	if ac.Run.IsZero() {
+		ac.Run = copyAuthority(t, ac.Dir)
 	}
 	var err error
 	if h.auth, err = OpenAuthority(ac); err != nil {
@@ -115,6 +118,52 @@ func newHarness(t testing.TB, p Protocol, opts ...option) *harness {
 	h.core = newFakeCore(ac.Run, cfg.Epoch, string(h.auth.JoinToken().Reveal()))
 	h.start(cfg)
 	return h
+}
+
+// ownCA makes a harness whose CA and run are its own.
+func ownCA(_ *Config, a *AuthorityConfig) { a.Run = core.NewRunID() }
+
+// aTLSDir is a TLS directory that was made once, as its files.
+var aTLSDir = sync.OnceValues(func() (core.RunID, map[string][]byte) {
+	dir, err := os.MkdirTemp("", "transport")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	run := core.NewRunID()
+	if _, err := OpenAuthority(AuthorityConfig{Dir: dir, Run: run}); err != nil {
+		panic(err)
+	}
+	if _, err := resetKey(dir); err != nil {
+		panic(err)
+	}
+	files := map[string][]byte{}
+	for _, name := range []string{FileCA, FileCAKey, FileToken, FileAdmin, FileAdminKey, fileReset} {
+		if files[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+			panic(err)
+		}
+	}
+	return run, files
+})
+
+// copyAuthority fills a TLS directory without a single sync, because what most tests
+// try is not the disk, and returns its run.
+func copyAuthority(t testing.TB, dir string) core.RunID {
+	t.Helper()
+	if err := makeDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	run, files := aTLSDir()
+	for name, b := range files {
+		mode := os.FileMode(modePrivate)
+		if name == FileCA || name == FileAdmin {
+			mode = modePublic
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return run
 }
 
 // start runs a server until the test ends or stop is called.

@@ -123,7 +123,7 @@ func (h *harness) knock(cc grpc.ClientConnInterface, id core.WorkerID) error {
 func TestS1WhoMayConnect(t *testing.T) {
 	wires(t, func(t *testing.T, p Protocol) {
 		h := newHarness(t, p)
-		other := newHarness(t, ProtocolH2)
+		other := newHarness(t, ProtocolH2, ownCA)
 		id := core.NewWorkerID()
 		good := workerTemplate(h.core.run, id)
 		twice := workerTemplate(h.core.run, id)
