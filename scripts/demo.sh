@@ -22,7 +22,7 @@ die() {
 [ -r "$data" ] || die "DATA=$data cannot be read"
 make build
 dir=$(mktemp -d "${TMPDIR:-/tmp}/rollout-demo-XXXXXX")
-dev=''
+dev='' killer=''
 : >"$dir/log"
 
 # Ends what was started, on every way out. What is needed to find out why something
@@ -30,6 +30,7 @@ dev=''
 finish() {
   local code=$?
   trap - EXIT INT TERM
+  [ -z "$killer" ] || kill "$killer" 2>/dev/null || true # it has done its part, or has none any more
   if [ -n "$dev" ]; then
     kill -TERM "$dev" 2>/dev/null || true # it may have ended by itself
     wait "$dev" || code=1
@@ -95,20 +96,20 @@ rollout() { "$root/bin/rollout" "$@" --addr "$addr" --tls-dir "$dir/data/tls"; }
 # number NAME TEXT: the first number of that name in JSON.
 number() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" <<<"$2"; }
 
-job=$(rollout submit --plugin gsm8k-reward --method score --input "$dir/work.jsonl")
-items=$(number items "$(rollout job show "$job" --json)")
+items=$(wc -l <"$dir/work.jsonl")
 
-# Kills w1 once half of the items have a result and others are in work.
+# Kills w1 once half of the items have a result and others are in work. The one job
+# there is may still be taking lines in.
 kill_halfway() {
   local counts ok leased
   while :; do
-    counts=$(rollout job show "$job" --json)
+    counts=$(rollout jobs --json)
     ok=$(number ok "$counts") leased=$(number leased "$counts")
-    if [ "$ok" -ge "$items" ]; then
+    if [ "${ok:-0}" -ge "$items" ]; then
       say "all $items items were done before a worker could be killed: give it more with PASSES=N" >&2
       return 1
     fi
-    if [ "$((ok * 2))" -ge "$items" ] && [ "$leased" -gt 0 ]; then break; fi
+    if [ "$((${ok:-0} * 2))" -ge "$items" ] && [ "$leased" -gt 0 ]; then break; fi
     sleep 0.02
   done
   kill -KILL "$victim"
@@ -116,14 +117,14 @@ kill_halfway() {
 }
 kill_halfway &
 killer=$!
-rollout job results "$job" --wait --output "$dir/work.out" || die "not every item is ok"
+rollout submit --plugin gsm8k-reward --method score --input "$dir/work.jsonl" --wait --output "$dir/work.out" || die "not every item is ok"
 wait "$killer" || die "nobody was killed"
+rollout jobs --json >"$dir/jobs.json"
 
 # The same lines by the same reward, embedded and in C, on the worker that is left.
 rollout submit --plugin gsm8k-reward-python --method score --input "$dir/once.jsonl" --wait --output "$dir/embedded.out"
 rollout submit --plugin gsm8k-reward-c --method score --input "$dir/once.jsonl" --wait --output "$dir/c.out"
 
-rollout job show "$job" --json >"$dir/job.json"
 python3 - "$dir" "$id" <<'EOF'
 import collections, json, pathlib, re, sys
 
@@ -168,7 +169,7 @@ log = (dir / "log").read_text(encoding="utf-8")
 failed = re.search(rf"worker_failed worker={killed} .*silent_ms=(\d+)", log)
 if not failed:
     sys.exit("demo: nobody found the killed worker")
-counts = json.loads((dir / "job.json").read_text())["counts"]
+counts = json.loads((dir / "jobs.json").read_text())[0]["counts"]
 print(f"w1 had finished {workers[killed]} items when it was killed: their results stand")
 print(f"it was declared failed {failed[1]} ms after its last beat, and {counts['losses']} of its items were requeued")
 print(f"w2 did those too, {sum(workers.values()) - workers[killed]} in all: {len(work)} lines, {sum(workers.values())} results, each once")
