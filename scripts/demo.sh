@@ -33,9 +33,9 @@ finish() {
   [ -z "$killer" ] || kill "$killer" 2>/dev/null || true # it has done its part, or has none any more
   if [ -n "$dev" ]; then
     kill -TERM "$dev" 2>/dev/null || true # it may have ended by itself
-    wait "$dev" || code=1
+    wait "$dev" || [ "$code" = 130 ] || code=1
   fi
-  if [ "$code" = 0 ] || [ ! -s "$dir/log" ]; then
+  if [ "$code" = 0 ] || [ "$code" = 130 ] || [ ! -s "$dir/log" ]; then
     rm -rf "$dir"
   else
     printf 'demo: failed; the files of the run are in %s\n' "$dir" >&2
