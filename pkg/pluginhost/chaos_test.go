@@ -108,7 +108,7 @@ func TestR23SidecarKilled(t *testing.T) {
 			}
 		})
 	}
-	rounds := chaosCount(t, 15)
+	rounds := chaosCount(t, 8)
 	for kills := 0; kills < rounds; {
 		pid, err := h.Call(context.Background(), "victim", "pid", nil)
 		if core.IsCode(err, core.CodePluginCrashed) {

@@ -86,6 +86,7 @@ func pythonSampleFixture(h *Host, m core.Manifest) *coretest.PluginHostFixture {
 func TestKitFramed(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"sample.py": samplePlugin})
 	coretest.RunPluginHost(t, func(t *testing.T) *coretest.PluginHostFixture {
+		t.Parallel()
 		h, _ := testHost(t, nil)
 		m := pythonManifest(dir, "p", "sample")
 		m.Runtime.Concurrency = 8 // one call at a time is tried without launcher
@@ -96,6 +97,7 @@ func TestKitFramed(t *testing.T) {
 func TestKitWithoutLauncher(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"sample.py": samplePlugin})
 	coretest.RunPluginHost(t, func(t *testing.T) *coretest.PluginHostFixture {
+		t.Parallel()
 		h, _ := testHost(t, func(c *Config) { c.Launcher = nil })
 		return pythonSampleFixture(h, pythonManifest(dir, "p", "sample"))
 	})
@@ -104,6 +106,7 @@ func TestKitWithoutLauncher(t *testing.T) {
 func TestKitFramedJSON(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"original.py": jsonSample})
 	coretest.RunPluginHost(t, func(t *testing.T) *coretest.PluginHostFixture {
+		t.Parallel()
 		h, _ := testHost(t, nil)
 		return &coretest.PluginHostFixture{
 			Host: h,
@@ -145,6 +148,7 @@ func TestKitGRPCPython(t *testing.T) {
 	interpreter := grpcPython(t)
 	dir := writeFiles(t, map[string]string{"sample.py": samplePlugin})
 	coretest.RunPluginHost(t, func(t *testing.T) *coretest.PluginHostFixture {
+		t.Parallel()
 		h, _ := testHost(t, nil)
 		m := pythonManifest(dir, "p", "sample")
 		m.Runtime.Interpreter = interpreter
@@ -163,6 +167,7 @@ func TestKitGRPCGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	coretest.RunPluginHost(t, func(t *testing.T) *coretest.PluginHostFixture {
+		t.Parallel()
 		h, _ := testHost(t, func(c *Config) { c.LookupEnv = grpcRoleEnv })
 		m := pythonManifest(dir, "p", "")
 		m.Runtime.Concurrency = 8

@@ -64,14 +64,16 @@ type PluginHostCheck struct {
 }
 
 // RunPluginHost runs every check against a fresh fixture of its own. open shuts
-// its host down with t and fails it when anything is left.
+// its host down with t and fails it when anything is left; it may call t.Parallel
+// first, where hosts share nothing.
 func RunPluginHost(t *testing.T, open func(t *testing.T) *PluginHostFixture) {
 	t.Helper()
 	for _, c := range PluginHostChecks() {
 		t.Run(subtestName(c.Rule), func(t *testing.T) {
+			f := open(t)
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			if err := c.Check(ctx, open(t)); err != nil {
+			if err := c.Check(ctx, f); err != nil {
 				t.Errorf("rule broken: %s\n%v", c.Rule, err)
 			}
 		})
