@@ -88,6 +88,9 @@ func (q *Queue) Peek(ctx context.Context, queue string, after core.ItemID, limit
 	if err := checkName(op, queue); err != nil {
 		return nil, err
 	}
+	if limit <= 0 {
+		return []core.QueueEntry{}, nil
+	}
 	q.mu.Lock()
 	var prios []int32
 	if ix := q.queues[queue]; ix != nil {
@@ -116,7 +119,7 @@ func (q *Queue) Peek(ctx context.Context, queue string, after core.ItemID, limit
 		out = append(out, es...)
 	}
 	slices.SortFunc(out, func(a, b core.QueueEntry) int { return int(min(max(int64(a.ID)-int64(b.ID), -1), 1)) })
-	return out[:min(len(out), max(limit, 0))], nil
+	return out[:min(len(out), limit)], nil
 }
 
 func (q *Queue) peekLane(ctx context.Context, queue string, from place, limit int) ([]core.QueueEntry, error) {
@@ -180,9 +183,12 @@ func (q *Queue) Dead(ctx context.Context, queue string, after core.ItemID, limit
 	if err := checkName(op, queue); err != nil {
 		return nil, err
 	}
+	if limit <= 0 {
+		return []core.QueueEntry{}, nil
+	}
 	from := rowKey(queue, rowDead, numberSegment(after))
 	var out []core.QueueEntry
-	for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(queue, rowDead), core.ScanOptions{After: &from, Limit: max(limit, 1)}) {
+	for e, err := range q.cfg.Storage.Iterate(ctx, rowKey(queue, rowDead), core.ScanOptions{After: &from, Limit: limit}) {
 		if err != nil {
 			return nil, core.WithOp(op, err)
 		}

@@ -17,6 +17,7 @@ import (
 const (
 	partBytes    = 512 << 10 // of one message of a value that is larger
 	defaultItems = 100       // items listed where no limit is named
+	itemsPage    = 64        // items of a list that are in memory at a time
 	watchPause   = 100 * time.Millisecond
 )
 
@@ -214,23 +215,30 @@ func (j *jobsService) ListItems(m *adminv1.ListItemsRequest, ss grpc.ServerStrea
 	if m.GetDead() {
 		list = j.jobs.DeadItems
 	}
-	items, err := list(ss.Context(), id, core.ItemID(m.GetAfter()), limit)
-	if err != nil {
-		return err
-	}
-	for _, it := range items {
-		b, err := encodeJSON(it)
-		if err != nil {
+	after := core.ItemID(m.GetAfter())
+	for limit > 0 {
+		items, err := list(ss.Context(), id, after, min(limit, itemsPage))
+		if err != nil || len(items) == 0 {
 			return err
 		}
-		err = sendParts(b, func(part []byte, more bool) error {
-			return ss.Send(&adminv1.ListItemsResponse{Part: part, More: more})
-		})
-		if err != nil {
-			return err
+		limit, after = limit-len(items), items[len(items)-1].ID
+		for _, it := range items {
+			if err := sendItem(ss, it); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+func sendItem(ss grpc.ServerStreamingServer[adminv1.ListItemsResponse], it core.QueueEntry) error {
+	b, err := encodeJSON(it)
+	if err != nil {
+		return err
+	}
+	return sendParts(b, func(part []byte, more bool) error {
+		return ss.Send(&adminv1.ListItemsResponse{Part: part, More: more})
+	})
 }
 
 // RequeueDead makes dead items ready.
