@@ -34,6 +34,8 @@ type Caller struct {
 	Serial   string        // of the certificate, lower-case hex
 	NotAfter time.Time     // end of the certificate's life
 	Addr     string        // where the connection comes from
+
+	key string // the certificate's public key, PKIX, DER
 }
 
 // uri returns the SAN of a name.
@@ -51,7 +53,7 @@ func callerOf(cert *x509.Certificate) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	c.Serial, c.NotAfter = serialText(cert.SerialNumber), cert.NotAfter
+	c.Serial, c.NotAfter, c.key = serialText(cert.SerialNumber), cert.NotAfter, string(cert.RawSubjectPublicKeyInfo)
 	return c, nil
 }
 

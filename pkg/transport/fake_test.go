@@ -208,6 +208,9 @@ func (f *fakeCore) Admit(_ context.Context, e core.Enrolment) error {
 	f.reached()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if bound := f.keys[e.ID]; e.Renewal && (len(e.HeldKey) == 0 || bound != nil && !bytes.Equal(e.HeldKey, bound)) {
+		return core.Errorf("", core.CodePermissionDenied, "the renewal shows another key than the one that is bound")
+	}
 	if !e.Renewal && string(e.Token.Reveal()) != f.token {
 		return core.Errorf("admit", core.CodeUnauthenticated, "the join token is wrong")
 	}

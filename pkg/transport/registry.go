@@ -58,7 +58,9 @@ func (r *registryService) Enroll(ctx context.Context, m *transportv1.EnrollReque
 func (r *registryService) Renew(ctx context.Context, m *transportv1.RenewRequest) (*transportv1.RenewResponse, error) {
 	const op = "renew"
 	info := connOf(ctx)
-	der, err := r.issue(ctx, info.caller.Worker, m.GetCsr(), core.Enrolment{ID: info.caller.Worker, Renewal: true, Addr: info.caller.Addr})
+	der, err := r.issue(ctx, info.caller.Worker, m.GetCsr(), core.Enrolment{
+		ID: info.caller.Worker, Renewal: true, Addr: info.caller.Addr, HeldKey: []byte(info.caller.key),
+	})
 	if err != nil {
 		return nil, core.WithOp(op, err)
 	}
