@@ -248,6 +248,8 @@ func (b *Book) reopen(ctx context.Context, id core.JobID, row jobRow) (*job, err
 
 // requeue takes the results of dead items away and makes the items ready.
 func (b *Book) requeue(ctx context.Context, j *job, items []core.ItemID) (int, error) {
+	b.burial.Lock()
+	defer b.burial.Unlock()
 	want := make(map[core.ItemID]bool, len(items))
 	for _, id := range items {
 		want[id] = true
@@ -270,7 +272,7 @@ func (b *Book) requeue(ctx context.Context, j *job, items []core.ItemID) (int, e
 
 func (b *Book) requeuePage(ctx context.Context, j *job, page []core.QueueEntry, want map[core.ItemID]bool) (int, error) {
 	var ids []core.ItemID
-	var writes []core.Write
+	var keys []core.Key
 	for _, e := range page {
 		if len(want) > 0 && !want[e.ID] {
 			continue
@@ -279,29 +281,60 @@ func (b *Book) requeuePage(ctx context.Context, j *job, page []core.QueueEntry, 
 		if err != nil {
 			return 0, err
 		}
-		ids = append(ids, e.ID)
-		writes = append(writes, core.Write{Key: resultKey(j.id, env.Index), Delete: true})
+		ids, keys = append(ids, e.ID), append(keys, resultKey(j.id, env.Index))
 	}
 	if len(ids) == 0 {
 		return 0, nil
 	}
 	// Results first: a crash in between leaves dead items without a result, which
 	// the next start settles.
-	if err := b.cfg.Record(ctx, writes); err != nil {
+	if err := b.removeResults(ctx, j, keys); err != nil {
 		return 0, err
 	}
-	b.mu.Lock()
-	j.count(resultRow{Outcome: outcomeDead}, -int64(len(ids)))
-	j.tell()
-	b.mu.Unlock()
 	return b.cfg.Queue.RequeueDead(ctx, queueOf(j.id), ids...)
+}
+
+// removeResults takes results away and out of the counts. Those that are gone
+// already have been counted.
+func (b *Book) removeResults(ctx context.Context, j *job, keys []core.Key) error {
+	es, err := b.cfg.Storage.GetMany(ctx, keys...)
+	if err != nil {
+		return err
+	}
+	var writes []core.Write
+	var rows []resultRow
+	for _, e := range es {
+		if !e.Exists() {
+			continue
+		}
+		row, err := decodeResult(e.Key, e.Value)
+		if err != nil {
+			return err
+		}
+		writes, rows = append(writes, core.Write{Key: e.Key, Delete: true}), append(rows, row)
+	}
+	if len(writes) == 0 {
+		return nil
+	}
+	if err := b.cfg.Record(ctx, writes); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range rows {
+		j.count(r, -1)
+	}
+	j.tell()
+	return nil
 }
 
 // DropDead implements [core.Jobs].
 func (b *Book) DropDead(ctx context.Context, id core.JobID, items ...core.ItemID) (int, error) {
+	b.burial.Lock()
+	defer b.burial.Unlock()
 	j, _, err := b.find(ctx, id)
 	if err == nil && j != nil {
-		err = b.settleDead(ctx, j) // an item that is dropped must have its result
+		err = b.settlePages(ctx, j) // an item that is dropped must have its result
 	}
 	if err != nil {
 		return 0, core.WithOp("jobs: drop dead", err)

@@ -39,6 +39,11 @@ type Book struct {
 	end context.CancelFunc
 	wg  sync.WaitGroup
 
+	// burial is held while dead items and their results are made to agree, across
+	// the commits that this takes: one call must not give an item its dead result
+	// while another makes it ready. It is taken before every other lock.
+	burial sync.Mutex
+
 	// mu guards everything below and every job and session. Held for memory work
 	// only: no call of Storage, Queue or Objects is made under it.
 	mu       sync.Mutex

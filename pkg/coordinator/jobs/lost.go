@@ -72,6 +72,12 @@ func (b *Book) settle(ctx context.Context, j *job) error {
 // settleDead gives every dead item of a job its result. Items that die with their
 // worker have none yet, also after a crash between the two commits.
 func (b *Book) settleDead(ctx context.Context, j *job) error {
+	b.burial.Lock()
+	defer b.burial.Unlock()
+	return b.settlePages(ctx, j)
+}
+
+func (b *Book) settlePages(ctx context.Context, j *job) error {
 	var after core.ItemID
 	for {
 		page, err := b.cfg.Queue.Dead(ctx, queueOf(j.id), after, sweepPage)
