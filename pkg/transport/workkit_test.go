@@ -31,7 +31,8 @@ type workHarness struct {
 func newWorkHarness(t testing.TB, p Protocol, store core.Storage) *workHarness {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "d")
-	ac := AuthorityConfig{Dir: filepath.Join(dir, "tls"), Run: core.NewRunID()}
+	ac := AuthorityConfig{Dir: filepath.Join(dir, "tls")}
+	ac.Run = copyAuthority(t, ac.Dir)
 	w := &workHarness{
 		harness: &harness{t: t, dir: dir, proto: p, log: &logSink{Handler: slog.DiscardHandler}}, store: store, conns: map[core.WorkerID]*WorkerConn{},
 	}

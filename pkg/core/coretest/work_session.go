@@ -233,7 +233,7 @@ func checkContentMissing(p *workProbe) {
 }
 
 func checkManyResults(p *workProbe) {
-	const n = 40
+	const n = 24
 	payloads := make([]string, n)
 	for i := range payloads {
 		payloads[i] = fmt.Sprint(i)
@@ -243,7 +243,7 @@ func checkManyResults(p *workProbe) {
 	items := p.pull(s, n)
 	results := workAnswers(items...)
 	for i := range results {
-		results[i].Result = append(append([]byte(`"`), bytes.Repeat([]byte{'a' + byte(i%26)}, 200<<10)...), '"')
+		results[i].Result = append(append([]byte(`"`), bytes.Repeat([]byte{'a' + byte(i%26)}, 100<<10)...), '"')
 	}
 	results = append(results, results[3])
 	errs, err := s.Submit(p.ctx, results)
@@ -256,7 +256,7 @@ func checkManyResults(p *workProbe) {
 	rs := p.results(j.ID, 0, true)
 	p.check(len(rs) == n, "%d results", len(rs))
 	for i, r := range rs {
-		p.check(r.Index == int64(i) && len(r.Result) == 200<<10+2, "result %d is of item %d and has %d bytes", i, r.Index, len(r.Result))
+		p.check(r.Index == int64(i) && len(r.Result) == 100<<10+2, "result %d is of item %d and has %d bytes", i, r.Index, len(r.Result))
 	}
 }
 
