@@ -150,6 +150,7 @@ func (l patientLink) Attach(ctx context.Context, ref core.WorkerRef, plugins []c
 // TestWorkKit runs the kit over the wire; package jobs runs it without.
 func TestWorkKit(t *testing.T) {
 	wires(t, func(t *testing.T, p Protocol) {
+		t.Parallel()
 		coretest.RunWork(t, func(t *testing.T) *coretest.WorkFixture {
 			w := newWorkHarness(t, p, memstore.New(memstore.Options{}))
 			return &coretest.WorkFixture{
