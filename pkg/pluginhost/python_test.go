@@ -142,17 +142,21 @@ func TestPythonConcurrency(t *testing.T) {
 	mustLoad(t, h, m)
 	var mu sync.Mutex
 	threads := make(map[string]bool)
-	var calls sync.WaitGroup
-	for range 3 {
-		calls.Go(func() {
-			mustCall(t, h, "sample", "sleep", "0.3")
-			id := mustCall(t, h, "sample", "thread", "")
-			mu.Lock()
-			defer mu.Unlock()
-			threads[id] = true
-		})
+	// On a loaded machine three calls may come one after another and find the same
+	// instance free; calls that meet are tried until they show a second thread.
+	for end := time.Now().Add(patience); len(threads) < 2 && time.Now().Before(end); {
+		var calls sync.WaitGroup
+		for range 3 {
+			calls.Go(func() {
+				mustCall(t, h, "sample", "sleep", "0.1")
+				id := mustCall(t, h, "sample", "thread", "")
+				mu.Lock()
+				defer mu.Unlock()
+				threads[id] = true
+			})
+		}
+		calls.Wait()
 	}
-	calls.Wait()
 	if len(threads) < 2 {
 		t.Errorf("%d threads answered, want up to 3", len(threads))
 	}
