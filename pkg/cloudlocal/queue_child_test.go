@@ -29,7 +29,8 @@ const (
 	killProducers = 4
 	killConsumers = 8
 	killAttempts  = 3  // failures after which an item is dead
-	killMinAcks   = 30 // in a round, before the kill counts
+	killMinAcks   = 30 // in a round, before the kill counts; in a long run
+	killManyAcks  = 450
 	killLease     = 5 * time.Millisecond
 )
 
