@@ -110,6 +110,19 @@ drain_timeout = "later"
 	}
 }
 
+func TestAnUnreadableIntervalHidesNoOtherMistake(t *testing.T) {
+	write(t, "bad.toml", "[transport]\nheartbeat_interval = \"5ms\"\nworker_self_fence_timeout = 3\nclock_skew_budget = \"1s\"\n")
+	_, err := Load(Options{Files: []string{"bad.toml"}})
+	want := []string{
+		`bad.toml:3: transport.worker_self_fence_timeout: is a whole number, expected a duration in quotes such as "500ms"`,
+		`bad.toml:2: transport.heartbeat_interval: 5ms is outside 10ms to 10m0s, choose a value inside`,
+		`bad.toml:4: transport.clock_skew_budget: 1s must be at least 0 and below twice the heartbeat interval 5ms`,
+	}
+	if diff := cmp.Diff(want, lines(err)); diff != "" {
+		t.Errorf("violations differ (-want +got):\n%s", diff)
+	}
+}
+
 func TestSyntaxAndFileErrors(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"a = [1, 2", "bad.toml:1: "},

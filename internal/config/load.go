@@ -219,7 +219,7 @@ func (l *loader) text(k Key, name, text string, src Source) {
 }
 
 // timing fills the intervals that follow the heartbeat interval and checks all
-// four together, unless one of them could not be read at all.
+// four together; a rule that needs one which could not be read is passed over.
 func (l *loader) timing() {
 	t := &l.out.Config.Timing
 	if l.isDefault(core.KeyHeartbeatInterval) {
@@ -235,17 +235,32 @@ func (l *loader) timing() {
 	if l.isDefault(core.KeySkew) {
 		t.Skew = d.Skew
 	}
-	for _, p := range l.problems {
-		if i, known := l.schema.byName[p.Key]; known && l.schema.keys[i].bindsTiming() {
-			return
-		}
+	unread := l.unreadTiming()
+	if unread[core.KeyHeartbeatInterval] {
+		return
 	}
 	for _, v := range t.Validate() {
-		l.fail(l.locate(v))
+		if !unread[v.Key] && (v.Key != core.KeyFailure || len(unread) == 0) {
+			l.fail(l.locate(v))
+		}
+	}
+	if len(unread) > 0 {
+		return
 	}
 	for _, v := range t.Warnings() {
 		l.out.Warnings = append(l.out.Warnings, l.locate(v))
 	}
+}
+
+// unreadTiming returns the intervals that a problem has been found with.
+func (l *loader) unreadTiming() map[string]bool {
+	unread := map[string]bool{}
+	for _, p := range l.problems {
+		if i, known := l.schema.byName[p.Key]; known && l.schema.keys[i].bindsTiming() {
+			unread[p.Key] = true
+		}
+	}
+	return unread
 }
 
 func (k Key) bindsTiming() bool {
