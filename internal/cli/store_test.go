@@ -272,6 +272,20 @@ func TestRowValueRefusesDeepNesting(t *testing.T) {
 	}
 }
 
+func TestRowValueShowsTextAndJSON(t *testing.T) {
+	for stored, want := range map[string]string{
+		`{"a": [1, "<"]}`:            `{"a":[1,"<"]}`,
+		"01ARZ3NDEKTSV4RRFFQ69G5FAV": `"01ARZ3NDEKTSV4RRFFQ69G5FAV"`,
+		"two\nlines":                 `{"base64":"dHdvCmxpbmVz"}`,
+		"{cut":                       `"{cut"`,
+		"":                           `{"base64":""}`,
+	} {
+		if got := string(rowValue([]byte(stored))); got != want {
+			t.Errorf("%q is shown as %s, not %s", stored, got, want)
+		}
+	}
+}
+
 // FuzzRowValue holds what a scan prints to JSON, whatever is stored.
 func FuzzRowValue(f *testing.F) {
 	for _, v := range []any{nil, true, -1, uint64(1) << 63, 1.5, "text", []byte("bytes"), []any{1, "a", nil}, map[string]any{"k": map[string]int{"n": 1}}, map[int]int{1: 2}} {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"strconv"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -25,13 +26,23 @@ type base64Value struct {
 
 // rowValue returns the JSON form of a stored value: MessagePack where it is
 // exactly one value that JSON can say, with the fields of maps in their stored
-// order, and the bytes themselves otherwise.
+// order; then a JSON object or array as it stands, then text without control
+// characters, and the bytes themselves otherwise.
 func rowValue(stored []byte) json.RawMessage {
 	w := valueWriter{}
 	r := bytes.NewReader(stored)
 	w.in = msgpack.NewDecoder(r)
 	if err := w.value(0); err == nil && r.Len() == 0 {
 		return w.out.Bytes()
+	}
+	if len(stored) > 0 && (stored[0] == '{' || stored[0] == '[') && json.Valid(stored) {
+		var b bytes.Buffer
+		if err := json.Compact(&b, stored); err == nil {
+			return b.Bytes()
+		}
+	}
+	if len(stored) > 0 && utf8.Valid(stored) && bytes.IndexFunc(stored, unicode.IsControl) < 0 {
+		return marshal(string(stored))
 	}
 	return marshal(base64Value{stored})
 }
