@@ -37,8 +37,11 @@ type Coordinator struct {
 	stopping chan struct{} // closed when an ordered shutdown begins
 	ready    chan struct{} // closed when Run serves
 	running  atomic.Bool   // Run was called
-	suspends suspendClock
-	work     Workbook // set before anything is served; nil: none
+	// lastRound is the moment of the detection loop's last round in nanoseconds of the
+	// monotonic clock; 0: none yet.
+	lastRound atomic.Int64
+	suspends  suspendClock
+	work      Workbook // set before anything is served; nil: none
 	// returnWork holds one token: something may be owed.
 	returnWork chan struct{}
 	// Faults and short cuts that only tests of this package set.

@@ -21,6 +21,7 @@ func (c *Coordinator) detect(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 			timer.Reset(c.tick())
+			c.wentRound()
 		}
 	}
 }

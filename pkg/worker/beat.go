@@ -38,6 +38,8 @@ func (e *epoch) beat(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	for ctx.Err() == nil {
+		// Opening a stream ends with the lease at the latest.
+		e.w.pulse.within(e.timing.SelfFence + b.attempts.last)
 		err := b.onStream(ctx)
 		if ctx.Err() != nil {
 			break
@@ -79,6 +81,7 @@ func (b *beater) steady(ctx context.Context) error {
 	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
+		b.e.w.pulse.within(b.e.timing.SelfFence)
 		t.Reset(time.Until(b.due))
 		select {
 		case <-ctx.Done():

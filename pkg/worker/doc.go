@@ -13,7 +13,7 @@
 // is announced to go away; all three drain and return nil. It waits for a
 // coordinator that cannot be reached, and for a ca.pem or join.token that is not
 // there yet, and says what it waits for. What the other side refuses for good ends
-// it.
+// it. [New] makes a [Process], which runs the same and can be asked how it fares.
 //
 // Four things run side by side in an epoch, and none waits for another: beats, the
 // command stream, the watch over the lease, and the hooks of the [core.Worker].

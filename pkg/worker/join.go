@@ -38,6 +38,7 @@ func (w *node) join(ctx context.Context, reason string) (core.Registered, error)
 	wait := backoff{last: w.interval / 2}
 	say := waiting{log: w.log, addr: w.cfg.Addr}
 	for {
+		w.pulse.within(attemptTimeout + wait.last)
 		reg, err := w.attempt(ctx, reason)
 		switch {
 		case err == nil:

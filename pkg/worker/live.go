@@ -49,6 +49,7 @@ func (e *epoch) prepare(ctx context.Context) error {
 	e.w.saveState(ctx, core.StateReady)
 	e.log.Info("ready")
 	close(e.working)
+	e.w.readied.Do(func() { close(e.w.ready) })
 	return nil
 }
 

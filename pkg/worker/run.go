@@ -17,20 +17,11 @@ import (
 // coordinator refused the worker with, an unresolvable host name at the very first
 // start, and what Init of the executor answered.
 func Run(ctx context.Context, cfg Config) error {
-	if err := cfg.Validate().Err("worker: run"); err != nil {
-		return err
-	}
-	cfg = cfg.withDefaults()
-	rec, err := openRecord(ctx, cfg.Store, cfg.ID)
+	p, err := New(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	cfg.Logger = cfg.Logger.With("worker_id", rec.ID)
-	d, err := newDialer(cfg, rec)
-	if err != nil {
-		return err
-	}
-	return newNode(cfg, rec, d, readClock).run(ctx)
+	return p.Run(ctx)
 }
 
 // Reasons that end an epoch or the worker, as causes of contexts.
@@ -44,12 +35,16 @@ var (
 type node struct {
 	cfg    Config
 	log    *slog.Logger
+	id     core.WorkerID
 	dialer dialer
 	clock  func() instant
 
 	leave    *departure
 	commands *commands
 	current  atomic.Pointer[epoch] // the epoch that runs, nil between two
+	pulse    pulse                 // of beat while an epoch runs, of life between two
+	ready    chan struct{}         // closed when an epoch is ready for the first time
+	readied  sync.Once             // closes ready
 
 	// Owned by the goroutine of life.
 	rec       record
@@ -61,7 +56,7 @@ type node struct {
 
 func newNode(cfg Config, rec record, d dialer, clock func() instant) *node {
 	return &node{
-		cfg: cfg, log: cfg.Logger, dialer: d, clock: clock, rec: rec,
+		cfg: cfg, log: cfg.Logger, id: rec.ID, dialer: d, clock: clock, rec: rec, ready: make(chan struct{}),
 		leave: newDeparture(), commands: newCommands(), interval: core.DefaultHeartbeatInterval,
 	}
 }
@@ -110,6 +105,7 @@ func (w *node) watchPreemption(ctx context.Context) {
 // life runs epochs until one ends the worker.
 func (w *node) life(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, w.end(ctx)) }()
+	w.pulse.within(w.cfg.HookTimeout)
 	w.readInventory(ctx)
 	for reason := "start"; ; reason = "fenced" {
 		reg, err := w.join(ctx, reason)
@@ -142,6 +138,7 @@ func (w *node) end(ctx context.Context) error {
 		if ctx.Err() != nil {
 			limit = min(limit, hookGrace)
 		}
+		w.pulse.within(limit + hookGrace)
 		errs = append(errs, hook(context.WithoutCancel(ctx), "shutdown", limit, w.cfg.Executor.Shutdown))
 	}
 	if w.link != nil {
