@@ -14,8 +14,8 @@ import (
 //
 //	ab/cd/abcd...              the bytes, named by their BLAKE3-256 in hexadecimal
 //	ab/cd/abcd....meta.json    what is known of them, see objectMeta
-//	tmp/<session>/<n>          files on their way, below one directory for each
-//	                           open store, which holds that directory's lock
+//	tmp/<session>/<n>          files on their way, below directories of an open
+//	                           store, which holds the lock of each
 //	quarantine/<name>-<ms>     damaged objects that Verify moved out of reach
 //
 // An object exists when its bytes have their name. The meta takes its name first,

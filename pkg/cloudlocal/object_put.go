@@ -140,13 +140,15 @@ func (o *Objects) putGroup(ctx context.Context, op string, blobs []memBlob, c *c
 		}
 	}
 	defer o.land(blobs)
+	tmp := o.tmp.take()
+	defer o.tmp.give(tmp)
 	now := time.Now().UnixMilli()
 	ps := make([]*pending, len(blobs))
 	defer func() { o.discard(ps) }()
 	var total int64
 	for i, b := range blobs {
 		p := &pending{id: b.id, meta: objectMeta{size: int64(len(b.data)), contentType: b.contentType, createdMS: now}}
-		p.write = func() error { return o.writeTemps(p, b.data) }
+		p.write = func() error { return p.writeTemps(tmp, b.data) }
 		ps[i] = p
 		stored, err := o.stands(op, p)
 		if err != nil {
@@ -197,8 +199,8 @@ func (o *Objects) stands(op string, p *pending) (bool, error) {
 }
 
 // writeTemps writes the bytes and the meta of p to temporaries.
-func (o *Objects) writeTemps(p *pending, data []byte) error {
-	name, f, err := o.session.create()
+func (p *pending) writeTemps(tmp *session, data []byte) error {
+	name, f, err := tmp.create()
 	if err != nil {
 		return err
 	}
@@ -206,11 +208,11 @@ func (o *Objects) writeTemps(p *pending, data []byte) error {
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
-	return o.writeMeta(p)
+	return p.writeMeta(tmp)
 }
 
-func (o *Objects) writeMeta(p *pending) error {
-	name, f, err := o.session.create()
+func (p *pending) writeMeta(tmp *session) error {
+	name, f, err := tmp.create()
 	if err != nil {
 		return err
 	}

@@ -10,10 +10,67 @@ import (
 	"github.com/rollout-substrate/rollout/pkg/core"
 )
 
-// session is the directory in which one open store keeps files on their way. The
-// lock on it, which the kernel drops with the process, tells a living session
-// from one that may be swept.
+// maxSessions bounds the directories that one open store keeps files on their way
+// in. Puts that run at the same time use different ones, because a directory takes
+// or gives one name at a time.
+const maxSessions = 16
+
+// sessions are the directories of one open store.
+type sessions struct {
+	fs fileSystem
+
+	mu   sync.Mutex
+	all  []*session // guarded by mu
+	free []*session // guarded by mu: those that no put uses
+	turn int        // guarded by mu: whose turn it is when all are in use
+}
+
+// take returns a session for one put, the one used last if it is free.
+func (ss *sessions) take() *session {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if n := len(ss.free); n > 0 {
+		s := ss.free[n-1]
+		ss.free = ss.free[:n-1]
+		s.users++
+		return s
+	}
+	if len(ss.all) < maxSessions {
+		s := &session{fs: ss.fs, users: 1}
+		ss.all = append(ss.all, s)
+		return s
+	}
+	ss.turn++
+	s := ss.all[ss.turn%len(ss.all)]
+	s.users++
+	return s
+}
+
+// give takes a session back.
+func (ss *sessions) give(s *session) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if s.users--; s.users == 0 {
+		ss.free = append(ss.free, s)
+	}
+}
+
+// end removes all directories.
+func (ss *sessions) end() error {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	var err error
+	for _, s := range ss.all {
+		err = errors.Join(err, s.end())
+	}
+	return err
+}
+
+// session is one directory of files on their way. The lock on it, which the kernel
+// drops with the process, tells a living session from one that may be swept.
 type session struct {
+	users int // guarded by the mu of sessions: puts that use it
+
 	fs fileSystem
 
 	mu   sync.Mutex

@@ -46,7 +46,9 @@ func (bp *blockPool) put(b *block) { bp.p.Put(b) }
 //	      ^             +-> hash  -> id
 //	      +--- free <--- when both are done with it
 func (o *Objects) receive(ctx context.Context, op string, r io.Reader, opts core.PutOptions, c *claim) (*pending, error) {
-	name, f, err := o.session.create()
+	tmp := o.tmp.take()
+	defer o.tmp.give(tmp)
+	name, f, err := tmp.create()
 	if err != nil {
 		return nil, fsError(op, err)
 	}
@@ -68,7 +70,7 @@ func (o *Objects) receive(ctx context.Context, op string, r io.Reader, opts core
 	if _, err := o.stands(op, p); err != nil {
 		return nil, err
 	}
-	if err := o.writeMeta(p); err != nil {
+	if err := p.writeMeta(tmp); err != nil {
 		return nil, fsError(op, err)
 	}
 	if err := o.publish(ctx, op, []*pending{p}); err != nil {

@@ -61,7 +61,7 @@ type Objects struct {
 	calls   sync.WaitGroup             // calls that are running
 	shards  [256]chan struct{}         // tokens of shard locks, see lockShard
 	flights flights                    // ids that are being put
-	session session                    // where files on their way lie
+	tmp     sessions                   // where files on their way lie
 	blocks  blockPool
 
 	publishing atomic.Int32 // puts that are syncing
@@ -107,7 +107,7 @@ func OpenObjects(ctx context.Context, cfg ObjectsConfig) (*Objects, error) {
 	}
 	o := &Objects{cfg: cfg, fs: fsys, log: cfg.Logger, bulk: cmp.Or(cfg.bulk, bulkSyncs)}
 	o.room = room{quota: cfg.Quota, floor: cfg.FreeFloor, fs: fsys, count: o.countBytes}
-	o.session.fs = fsys
+	o.tmp.fs = fsys
 	o.blocks.size = cmp.Or(cfg.block, defaultBlock)
 	for i := range o.shards {
 		o.shards[i] = make(chan struct{}, 1)
@@ -132,7 +132,7 @@ func (o *Objects) Close() error {
 	if closed {
 		return nil
 	}
-	return fsError("objects: close", errors.Join(o.session.end(), o.fs.Close()))
+	return fsError("objects: close", errors.Join(o.tmp.end(), o.fs.Close()))
 }
 
 // enter begins a call; the caller ends it with o.calls.Done.
