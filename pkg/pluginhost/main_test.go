@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,12 +20,19 @@ import (
 // sidecar launcher.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "launch" {
-		os.Exit(LaunchMain(os.Args[2:]))
+		leave(LaunchMain(os.Args[2:]))
 	}
 	if role := os.Getenv(roleVar); role != "" {
-		os.Exit(playRole(role))
+		leave(playRole(role))
 	}
 	goleak.VerifyTestMain(m)
+}
+
+// leave ends a child at once. os.Exit would let the race detector wait for a
+// second, in every launcher and plugin of every test; what it has found by then
+// is on stderr, where [recorder.record] sees it.
+func leave(status int) {
+	syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(status), 0, 0)
 }
 
 // testLauncher is the argument list of a real launcher.
@@ -38,14 +47,20 @@ func testLauncher(t testing.TB) []string {
 
 // recorder keeps the events of a host.
 type recorder struct {
+	t  testing.TB
 	mu     sync.Mutex // guards events
 	events []core.PluginEvent
 	more   chan struct{} // has room for one
 }
 
-func newRecorder() *recorder { return &recorder{more: make(chan struct{}, 1)} }
+func newRecorder(t testing.TB) *recorder { return &recorder{t: t, more: make(chan struct{}, 1)} }
 
+// record also fails the test for a data race that a child built from this very
+// binary has reported: its launchers, isolated libraries and Go plugins.
 func (r *recorder) record(ev core.PluginEvent) {
+	if strings.Contains(ev.Line, "WARNING: DATA RACE") {
+		r.t.Errorf("a child of plugin %s reports a data race; its events tell more", ev.Info.ID)
+	}
 	r.mu.Lock()
 	r.events = append(r.events, ev)
 	r.mu.Unlock()
@@ -100,7 +115,7 @@ var testPythons pythons
 // testHost returns a host that is shut down with the test and must leave nothing.
 func testHost(t testing.TB, change func(*Config)) (*Host, *recorder) {
 	t.Helper()
-	rec := newRecorder()
+	rec := newRecorder(t)
 	cfg := Config{DataDir: filepath.Join(t.TempDir(), "d"), Launcher: testLauncher(t), Events: rec.record}
 	if change != nil {
 		change(&cfg)

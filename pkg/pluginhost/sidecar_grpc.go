@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -208,14 +209,36 @@ func (i *grpcInstance) oneByOne(ctx context.Context, method string, payloads [][
 
 // explain reads a failed call and looks into what may lie behind it.
 func (i *grpcInstance) explain(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if timeIsUp(ctx, err) {
 		i.probe()
+		return core.Wrap("", core.CodeDeadlineExceeded, cmp.Or(ctx.Err(), context.DeadlineExceeded))
 	}
 	err = readStatus(ctx, err)
-	if ctx.Err() == nil && core.CodeOf(err) == core.CodeUnavailable {
+	if core.CodeOf(err) == core.CodeUnavailable {
 		return i.exit()
 	}
 	return err
+}
+
+// clockSlack is how much earlier than ours a plugin's clock may find a call's
+// deadline passed, which it is told as time left.
+const clockSlack = 100 * time.Millisecond
+
+// timeIsUp reports whether a call failed because its context has ended. The end of
+// the plugin's own count may arrive a moment before ours.
+func timeIsUp(ctx context.Context, err error) bool {
+	if ctx.Err() != nil {
+		return true
+	}
+	deadline, ok := ctx.Deadline()
+	return ok && endedByTime(err) && time.Until(deadline) < clockSlack
+}
+
+// endedByTime reports whether a status tells of a deadline: the other end, when it
+// is the first to see it pass, resets the stream as if it were cancelled.
+func endedByTime(err error) bool {
+	code := status.Code(err)
+	return code == codes.DeadlineExceeded || code == codes.Canceled
 }
 
 // probe asks an instance that let a call pass its deadline for a sign of life, and
@@ -230,7 +253,7 @@ func (i *grpcInstance) probe() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_, err := healthv1.NewHealthClient(i.conn).Check(ctx, &healthv1.HealthCheckRequest{Service: goplugin.GRPCServiceName})
-		if status.Code(err) == codes.DeadlineExceeded {
+		if endedByTime(err) {
 			i.r.p.kill()
 		}
 	}()
