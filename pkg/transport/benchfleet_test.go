@@ -2,6 +2,8 @@ package transport
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"syscall"
@@ -16,33 +18,58 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // BenchmarkWorkers lets a coordinator process serve many workers, each with a
 // heartbeat and a control stream on one connection, from two other processes, and
-// reports what one costs the coordinator. ROLLOUT_BENCH_BURST is how many of each
+// reports what one costs the coordinator. raw is a plain grpc-go server over mutual
+// TLS that answers beats and does nothing else. ROLLOUT_BENCH_BURST is how many of each
 // process join at once (0: all), ROLLOUT_BENCH_SECONDS how long is measured.
 func BenchmarkWorkers(b *testing.B) {
-	for _, p := range []Protocol{ProtocolH2, ProtocolQUIC} {
-		b.Run(string(p)+"/1000-500ms", func(b *testing.B) { benchWorkers(b, p, 1000, 500*time.Millisecond) })
-		b.Run(string(p)+"/2000-500ms", func(b *testing.B) { benchWorkers(b, p, 2000, 500*time.Millisecond) })
-		b.Run(string(p)+"/10000-5s", func(b *testing.B) { benchWorkers(b, p, 10_000, 5*time.Second) })
+	for _, c := range []struct {
+		name string
+		n    int
+		h    time.Duration
+	}{{"1000-500ms", 1000, 500 * time.Millisecond}, {"2000-500ms", 2000, 500 * time.Millisecond}, {"10000-5s", 10_000, 5 * time.Second}} {
+		for _, p := range []Protocol{ProtocolH2, ProtocolQUIC} {
+			b.Run(string(p)+"/"+c.name, func(b *testing.B) {
+				p := startProgram(b, p, c.h)
+				benchWorkers(b, p.cmd, c.n, c.h, p.startCrew)
+				if dead := p.of(core.TopicWorkerFailed); len(dead) != 0 {
+					b.Errorf("%d false deaths", len(dead))
+				}
+			})
+		}
+		b.Run("raw/"+c.name, func(b *testing.B) {
+			a, err := OpenAuthority(AuthorityConfig{Dir: filepath.Join(b.TempDir(), "tls"), Run: core.NewRunID()})
+			if err != nil {
+				b.Fatal(err)
+			}
+			server := startCrew(b, loadSpec{Raw: true, Dir: a.Dir()})
+			spec := loadSpec{Raw: true, Dir: a.Dir(), Addr: server.line(), H: c.h}
+			benchWorkers(b, server.cmd, c.n, c.h, func(workers, burst int) *crew {
+				spec.Group++
+				spec.Workers, spec.Burst = workers, burst
+				return startCrew(b, spec)
+			})
+		})
 	}
 }
 
-func benchWorkers(b *testing.B, proto Protocol, n int, h time.Duration) {
+// benchWorkers measures what n workers cost a server process. start starts a process
+// of workers.
+func benchWorkers(b *testing.B, server *exec.Cmd, n int, h time.Duration, start func(workers, burst int) *crew) {
 	const processes = 2
-	p := startProgram(b, proto, h)
-	before := p.status("RssAnon")
+	before := memory(b, server, "RssAnon")
 	joined := time.Now()
-	var ls []*crew
+	var cs []*crew
 	for range processes {
-		ls = append(ls, p.startCrew(n/processes, envNumber(b, "ROLLOUT_BENCH_BURST", 64)))
+		cs = append(cs, start(n/processes, envNumber(b, "ROLLOUT_BENCH_BURST", 64)))
 	}
-	for _, l := range ls {
-		l.ready()
+	for _, c := range cs {
+		c.ready()
 	}
 	b.ReportMetric(time.Since(joined).Seconds(), "join-s")
 	<-time.After(2 * h) // the handshakes are behind us
 	sum := func() (sum loadReport) {
-		for _, l := range ls {
-			r := l.report()
+		for _, c := range cs {
+			r := c.report()
 			sum.Beats, sum.Failed = sum.Beats+r.Beats, sum.Failed+r.Failed
 			sum.P50, sum.P99, sum.Max = max(sum.P50, r.P50), max(sum.P99, r.P99), max(sum.Max, r.Max)
 			sum.FirstError += r.FirstError
@@ -50,22 +77,19 @@ func benchWorkers(b *testing.B, proto Protocol, n int, h time.Duration) {
 		return sum
 	}
 	sum()
-	cpu, start := p.cpu(), time.Now()
+	cpu, began := processor(b, server), time.Now()
 	b.ResetTimer()
 	// What is measured is a span of time, in which the beats are written once at least.
 	<-time.After(max(time.Duration(envNumber(b, "ROLLOUT_BENCH_SECONDS", 20))*time.Second, 3*h))
 	b.StopTimer()
-	cpu = p.cpu() - cpu
+	cpu = processor(b, server) - cpu
 	r := sum()
 	if r.Failed != 0 {
 		b.Errorf("%d failures, such as %s", r.Failed, r.FirstError)
 	}
-	if dead := p.of(core.TopicWorkerFailed); len(dead) != 0 {
-		b.Errorf("%d false deaths", len(dead))
-	}
-	b.ReportMetric(float64(p.status("RssAnon")-before)/float64(n)/1024, "KiB/worker")
+	b.ReportMetric(float64(memory(b, server, "RssAnon")-before)/float64(n)/1024, "KiB/worker")
 	b.ReportMetric(float64(cpu.Microseconds())/float64(r.Beats), "cpu-us/beat")
-	b.ReportMetric(float64(r.Beats)/time.Since(start).Seconds(), "beats/s")
+	b.ReportMetric(float64(r.Beats)/time.Since(began).Seconds(), "beats/s")
 	b.ReportMetric(ms(r.P50), "p50-ms")
 	b.ReportMetric(ms(r.P99), "p99-ms")
 	b.ReportMetric(ms(r.Max), "max-ms")

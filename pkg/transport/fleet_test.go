@@ -161,39 +161,39 @@ func (p *program) stop() {
 	}
 }
 
-// status reads one figure in KiB from /proc/PID/status, and returns bytes.
-func (p *program) status(key string) int64 {
-	p.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+// memory reads one figure in KiB from /proc/PID/status, and returns bytes.
+func memory(t testing.TB, cmd *exec.Cmd, key string) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", cmd.Process.Pid))
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(b)) {
 		if f := strings.Fields(line); len(f) >= 2 && f[0] == key+":" {
 			n, err := strconv.ParseInt(f[1], 10, 64)
 			if err != nil {
-				p.t.Fatal(err)
+				t.Fatal(err)
 			}
 			return n << 10
 		}
 	}
-	p.t.Fatalf("no %s in /proc", key)
+	t.Fatalf("no %s in /proc", key)
 	return 0
 }
 
-// cpu is the processor time that the program has used, in steps of 10 ms.
-func (p *program) cpu() time.Duration {
-	p.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+// processor is the processor time that a process has used, in steps of 10 ms.
+func processor(t testing.TB, cmd *exec.Cmd) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
 	if err != nil {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 	var ticks int64
 	for _, s := range f[11:13] { // utime and stime
 		n, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
-			p.t.Fatal(err)
+			t.Fatal(err)
 		}
 		ticks += n
 	}
@@ -250,9 +250,18 @@ func startCrew(t testing.TB, spec loadSpec) *crew {
 // ready waits until all its workers beat.
 func (l *crew) ready() {
 	l.t.Helper()
-	if !l.out.Scan() || l.out.Text() != "ready" {
-		l.t.Fatalf("a load process says %q", l.out.Text())
+	if got := l.line(); got != "ready" {
+		l.t.Fatalf("a load process says %q", got)
 	}
+}
+
+// line returns the next line that the process prints.
+func (l *crew) line() string {
+	l.t.Helper()
+	if !l.out.Scan() {
+		l.t.Fatal("a load process ended")
+	}
+	return l.out.Text()
 }
 
 // report returns what happened since the last report.
@@ -261,10 +270,7 @@ func (l *crew) report() (r loadReport) {
 	if _, err := io.WriteString(l.in, "\n"); err != nil {
 		l.t.Fatal(err)
 	}
-	if !l.out.Scan() {
-		l.t.Fatal("a load process ended")
-	}
-	if err := json.Unmarshal(l.out.Bytes(), &r); err != nil {
+	if err := json.Unmarshal([]byte(l.line()), &r); err != nil {
 		l.t.Fatal(err)
 	}
 	return r

@@ -25,6 +25,7 @@ type loadSpec struct {
 	H         time.Duration
 	Burst     int  // handshakes at once; 0: all
 	Burn      bool // no workers, only a busy processor
+	Raw       bool // plain grpc-go; without an address: a server, which prints its own
 }
 
 // loadReport is what it says of its last seconds.
@@ -57,6 +58,9 @@ func loadMain(text string) error {
 			for {
 			}
 		}()
+	}
+	if spec.Raw && spec.Addr == "" {
+		return rawServer(spec.Dir)
 	}
 	l := &loadProcess{spec: spec}
 	if err := l.joinAll(); err != nil {
@@ -113,32 +117,39 @@ func (l *loadProcess) joinAll() error {
 		l.ready.Add(1)
 		gate <- struct{}{}
 		go func() {
-			ref, s, err := l.join(i)
+			join := l.join
+			if l.spec.Raw {
+				join = l.joinRaw
+			}
+			send, err := join(i, a)
 			<-gate
 			if err != nil {
 				l.fail(err)
 				l.ready.Done()
 				return
 			}
-			l.beat(ref, s)
+			l.beat(send)
 		}()
 	}
 	l.ready.Wait()
 	return nil
 }
 
+// beatFunc sends a beat and waits for its answer.
+type beatFunc func(seq uint64) error
+
 // join registers a worker and opens its streams. The connection lives as long as the
 // process.
-func (l *loadProcess) join(i *Identity) (core.WorkerRef, *HeartbeatStream, error) {
+func (l *loadProcess) join(i *Identity, _ *Authority) (beatFunc, error) {
 	w, err := DialWorker(ClientConfig{Addr: l.spec.Addr, TLSDir: l.spec.Dir, Protocol: l.spec.Protocol, Identity: i})
 	if err != nil {
-		return core.WorkerRef{}, nil, err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	r, err := w.Register(ctx, core.Registration{ID: i.id, ProtocolMin: 1, ProtocolMax: 1})
 	if err != nil {
-		return core.WorkerRef{}, nil, err
+		return nil, err
 	}
 	ref := core.WorkerRef{ID: i.id, Epoch: r.Epoch}
 	opened := make(chan struct{})
@@ -148,16 +159,19 @@ func (l *loadProcess) join(i *Identity) (core.WorkerRef, *HeartbeatStream, error
 	select {
 	case <-opened:
 	case <-ctx.Done():
-		return core.WorkerRef{}, nil, ctx.Err()
+		return nil, ctx.Err()
 	}
 	s, err := w.OpenHeartbeat(context.Background(), nil)
-	return ref, s, err
+	return func(seq uint64) error {
+		_, err := s.Beat(context.Background(), beat(ref, seq))
+		return err
+	}, err
 }
 
 // beat beats for ever: once to be ready, and then every H from a random moment on,
 // which spreads the workers as real ones are.
-func (l *loadProcess) beat(ref core.WorkerRef, s *HeartbeatStream) {
-	_, err := s.Beat(context.Background(), beat(ref, 1))
+func (l *loadProcess) beat(send beatFunc) {
+	err := send(1)
 	l.ready.Done()
 	if err != nil {
 		l.fail(err)
@@ -167,7 +181,7 @@ func (l *loadProcess) beat(ref core.WorkerRef, s *HeartbeatStream) {
 	tick := time.NewTicker(l.spec.H)
 	for seq := uint64(2); ; seq++ {
 		start := time.Now()
-		if _, err := s.Beat(context.Background(), beat(ref, seq)); err != nil {
+		if err := send(seq); err != nil {
 			l.fail(err)
 			return
 		}

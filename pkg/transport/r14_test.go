@@ -82,7 +82,7 @@ func (c crowd) run(t *testing.T, proto Protocol, sig syscall.Signal) (v verdict)
 	if c.judged {
 		<-time.After(2 * c.h) // a false death would come by now
 	}
-	v.beats, v.rss = stay.report(), p.status("VmHWM")
+	v.beats, v.rss = stay.report(), memory(t, p.cmd, "VmHWM")
 	for worker := range p.failedAt() {
 		if !die.has(worker) {
 			v.falsely++
