@@ -47,7 +47,7 @@ func testLauncher(t testing.TB) []string {
 
 // recorder keeps the events of a host.
 type recorder struct {
-	t  testing.TB
+	t      testing.TB
 	mu     sync.Mutex // guards events
 	events []core.PluginEvent
 	more   chan struct{} // has room for one
