@@ -2,13 +2,13 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"syscall"
 	"time"
 
 	"github.com/rollout-substrate/rollout/internal/config"
-	"github.com/rollout-substrate/rollout/internal/events"
 	"github.com/rollout-substrate/rollout/internal/version"
 	"github.com/rollout-substrate/rollout/pkg/cloudlocal"
 	"github.com/rollout-substrate/rollout/pkg/coordinator"
@@ -29,7 +29,8 @@ usage: coordinator [run] [flags]
 It starts without any configuration: data, certificates and the store lie below
 ./data, and it listens on 127.0.0.1:50051. Events are printed on standard output,
 one JSON object a line; logs go to standard error. SIGTERM and SIGINT end it in
-order, a second one at once.
+order, a second one at once; SIGHUP reads the configuration again and takes over
+log.level. Under systemd (Type=notify) it tells when it serves and that it lives.
 
 flags:
   --config FILE      read a TOML file; may be repeated, later files win
@@ -52,7 +53,7 @@ func Coordinator(ctx context.Context, args []string, _ io.Reader, stdout, stderr
 	o := newOptions("coordinator", coordinatorHelp)
 	goOn, err := o.parse(args, stdout)
 	if err == nil && goOn {
-		err = runCoordinator(ctx, o, stdout, stderr)
+		err = o.serve(ctx, config.Coordinator, stdout, stderr, openCoordinator(stderr))
 	}
 	if err != nil {
 		report(stderr, "coordinator", err)
@@ -60,34 +61,40 @@ func Coordinator(ctx context.Context, args []string, _ io.Reader, stdout, stderr
 	return exitCode(err)
 }
 
-// runCoordinator wires events and the coordinator.
-func runCoordinator(ctx context.Context, o *options, stdout, stderr io.Writer) error {
-	l, log, err := o.load(config.Coordinator, stderr)
-	if err != nil {
-		return err
+// openCoordinator wires objects, work and the coordinator.
+func openCoordinator(stderr io.Writer) func(context.Context, *service) (served, func(), error) {
+	return func(ctx context.Context, s *service) (served, func(), error) {
+		cfg := s.cfg
+		objects, err := cloudlocal.OpenObjects(ctx, cloudlocal.ObjectsConfig{Root: cfg.ObjectRoot, Logger: s.log})
+		if err != nil {
+			return served{}, nil, err
+		}
+		c, err := coordinator.New(coordinator.Config{
+			Objects: objects, Work: coordinator.Jobs(coordinator.JobsConfig{MaxAttempts: cfg.MaxAttempts, MaxLosses: cfg.MaxLosses}),
+			RunID: cfg.RunID, StoragePath: cfg.StoragePath, Timing: cfg.Timing,
+			ListenAddr: cfg.ListenAddr, Protocol: transport.Protocol(cfg.Protocol), ServerNames: cfg.ServerNames,
+			TLSDir: cfg.TLSDir, Notice: stderr, Emitter: s.events, HeartbeatEvents: cfg.LogLevel == "debug",
+			Logger: s.log, Version: version.Get().Version,
+		})
+		if err != nil {
+			closeObjects(objects, s.log)
+			return served{}, nil, err
+		}
+		return served{process: c, status: func() string { return coordinatorStatus(c) }}, func() { closeObjects(objects, s.log) }, nil
 	}
-	cfg := l.Config
-	em, err := events.New(events.Config{Writer: stdout, Level: core.EventLevel(cfg.LogLevel)})
-	if err != nil {
-		return err
+}
+
+// coordinatorStatus is what a service manager shows of a coordinator.
+func coordinatorStatus(c *coordinator.Coordinator) string {
+	addr := c.Addr()
+	if addr == "" {
+		return "opening the store"
 	}
-	defer closeEvents(em, log)
-	objects, err := cloudlocal.OpenObjects(ctx, cloudlocal.ObjectsConfig{Root: cfg.ObjectRoot, Logger: log})
+	st, err := c.Status(context.Background())
 	if err != nil {
-		return err
+		return "serving " + addr
 	}
-	defer closeObjects(objects, log)
-	c, err := coordinator.New(coordinator.Config{
-		Objects: objects, Work: coordinator.Jobs(coordinator.JobsConfig{MaxAttempts: cfg.MaxAttempts, MaxLosses: cfg.MaxLosses}),
-		RunID: cfg.RunID, StoragePath: cfg.StoragePath, Timing: cfg.Timing,
-		ListenAddr: cfg.ListenAddr, Protocol: transport.Protocol(cfg.Protocol), ServerNames: cfg.ServerNames,
-		TLSDir: cfg.TLSDir, Notice: stderr, Emitter: em, HeartbeatEvents: cfg.LogLevel == "debug",
-		Logger: log, Version: version.Get().Version,
-	})
-	if err != nil {
-		return err
-	}
-	return c.Run(ctx)
+	return fmt.Sprintf("serving %s as epoch %d, %s alive", addr, st.Epoch, count(st.Workers[core.LivenessAlive], "worker"))
 }
 
 // closeObjects is for the end of a program: what it says can only be logged.

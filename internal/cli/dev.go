@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,9 +20,10 @@ from --log-level if that is given. They are the programs coordinator and worker,
 lie beside this one or on PATH, with the same configuration: what works here works
 apart.
 
-Ctrl-C drains the workers, then ends the coordinator; a second one ends all at once. A
-program that gives up ends the others too; one that is killed is only reported. Workers
-keep their data in w1, w2, ... below the data directory.
+Ctrl-C drains the workers, then ends the coordinator, and so does a terminal that is
+closed; a second Ctrl-C ends all at once. A program that gives up ends the others too;
+one that is killed is only reported. Workers keep their data in w1, w2, ... below the
+data directory.
 
 exit status: 0 everything was drained, 1 a program failed, 2 wrong usage, configuration
 or manifest`
@@ -70,6 +73,9 @@ func (t *tool) dev(ctx context.Context, o devOptions) error {
 	}
 	d := &devRun{t: t, o: o, dataDir: l.Config.DataDir, tlsDir: l.Config.TLSDir, worker: worker, ended: make(chan *part, o.workers+1), starter: newStarter()}
 	defer d.starter.stop()
+	// A terminal that goes away drains as Ctrl-C does.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	defer stop()
 	return d.run(ctx, coordinator)
 }
 

@@ -226,7 +226,7 @@ func TestDevReportsAWorkerThatIsKilledAndGoesOn(t *testing.T) {
 	}
 	d.await(`w\d +ended: (signal: killed)`, 1)
 	d.await(`(worker_failed) `, 1)
-	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	if code := d.wait(); code != ExitOK || len(d.await(`(worker_deregistered) `, 0)) != 2 {

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"strings"
 
@@ -71,15 +70,7 @@ func (o *options) parse(args []string, stdout io.Writer) (goOn bool, err error) 
 	return true, nil
 }
 
-// load reads the configuration and logs what is worth knowing about it.
-func (o *options) load(p config.Program, stderr io.Writer) (*config.Loaded, *slog.Logger, error) {
-	l, err := config.Load(config.Options{Program: p, Files: o.files, Environ: os.Environ(), Flags: o.flags, DataDir: o.dataDir})
-	if err != nil {
-		return nil, nil, err
-	}
-	log := newLogger(stderr, l.Config)
-	for _, w := range l.Warnings {
-		log.Warn("configuration", "warning", w.String())
-	}
-	return l, log, nil
+// load reads the configuration.
+func (o *options) load(p config.Program) (*config.Loaded, error) {
+	return config.Load(config.Options{Program: p, Files: o.files, Environ: os.Environ(), Flags: o.flags, DataDir: o.dataDir})
 }

@@ -14,7 +14,12 @@ import (
 // newLogger returns the logger that a configuration asks for: text on a terminal,
 // JSON elsewhere, unless a format is set.
 func newLogger(w io.Writer, cfg config.Config) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: logLevel(cfg.LogLevel), ReplaceAttr: logNames}
+	return newLoggerAt(w, cfg, logLevel(cfg.LogLevel))
+}
+
+// newLoggerAt is [newLogger] with a level that may change.
+func newLoggerAt(w io.Writer, cfg config.Config, level slog.Leveler) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: logNames}
 	format := cfg.LogFormat
 	if format == "auto" {
 		format = "json"

@@ -62,6 +62,8 @@ type running struct {
 func (r *running) Write(p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	close(r.changed)
+	r.changed = make(chan struct{})
 	return r.log.Write(p)
 }
 
@@ -135,6 +137,37 @@ func (r *running) await(topic string, n int) core.Event {
 			r.t.Fatalf("no %s came:\n%s", topic, r.stderr())
 		}
 	}
+}
+
+// awaitLog waits until stderr holds a text.
+func (r *running) awaitLog(text string) {
+	r.t.Helper()
+	deadline := time.After(patience)
+	for {
+		r.mu.Lock()
+		changed, found := r.changed, strings.Contains(r.log.String(), text)
+		r.mu.Unlock()
+		if found {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			r.t.Fatalf("it never says %q:\n%s", text, r.stderr())
+		}
+	}
+}
+
+// topics returns the events of a topic that have come.
+func (r *running) topics(topic string) (out []core.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ev := range r.events {
+		if ev.Topic == topic {
+			out = append(out, ev)
+		}
+	}
+	return out
 }
 
 // exit stops the program and returns its status.

@@ -2,12 +2,12 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"syscall"
 
 	"github.com/rollout-substrate/rollout/internal/config"
-	"github.com/rollout-substrate/rollout/internal/events"
 	"github.com/rollout-substrate/rollout/internal/version"
 	"github.com/rollout-substrate/rollout/pkg/cloudlocal"
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -26,7 +26,9 @@ ca.pem and join.token from ./data/tls and serves the coordinator at
 127.0.0.1:50051, for which it waits if need be. Events are printed on standard
 output, one JSON object a line; logs go to standard error. SIGTERM and SIGINT drain:
 it finishes its work while it keeps beating, at most worker.drain_timeout, and
-leaves. A second one ends it at once.
+leaves. A second one ends it at once. SIGHUP reads the configuration again, takes over
+log.level and exchanges plugins whose files have changed. Under systemd (Type=notify)
+it tells when it is registered with its plugins loaded, and that it lives.
 
 flags:
   --addr HOST:PORT   the coordinator (default 127.0.0.1:50051)
@@ -51,7 +53,8 @@ coordinator or unknown host, 4 another process has taken over this worker's iden
 // workerOptions are the flags that only the worker has.
 type workerOptions struct {
 	*options
-	id        string
+	named     string
+	id        core.WorkerID // of named
 	plugins   stringList
 	hotReload bool
 }
@@ -65,12 +68,15 @@ func Worker(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.W
 	o := &workerOptions{options: newOptions("worker", workerHelp)}
 	o.key("addr", "coordinator_addr")
 	o.key("tls-dir", "transport.tls_dir")
-	o.set.StringVar(&o.id, "worker-id", "", "")
+	o.set.StringVar(&o.named, "worker-id", "", "")
 	o.set.Var(&o.plugins, "plugin", "")
 	o.set.BoolVar(&o.hotReload, "hot-reload", false, "")
 	goOn, err := o.parse(args, stdout)
 	if err == nil && goOn {
-		err = runWorker(ctx, o, stdout, stderr)
+		err = o.check()
+	}
+	if err == nil && goOn {
+		err = o.serve(ctx, config.Worker, stdout, stderr, o.openWorker)
 	}
 	if err != nil {
 		report(stderr, "worker", err)
@@ -78,44 +84,66 @@ func Worker(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.W
 	return exitCode(err)
 }
 
-// runWorker wires events, the store and the worker.
-func runWorker(ctx context.Context, o *workerOptions, stdout, stderr io.Writer) error {
-	var id core.WorkerID
-	if o.id != "" {
-		var err error
-		if id, err = core.ParseWorkerID(o.id); err != nil {
+// check completes what the command line says.
+func (o *workerOptions) check() (err error) {
+	if o.named != "" {
+		if o.id, err = core.ParseWorkerID(o.named); err != nil {
 			return usagef("--worker-id: %w", err)
 		}
 	}
 	if o.plugins != nil {
 		o.flags = append(o.flags, config.Flag{Name: "--plugin", Key: "plugins", List: o.plugins})
 	}
-	l, log, err := o.load(config.Worker, stderr)
+	return nil
+}
+
+// openWorker wires the store, the plugins and the worker.
+func (o *workerOptions) openWorker(ctx context.Context, s *service) (served, func(), error) {
+	cfg := s.cfg
+	store, err := storage.Open(ctx, storage.Config{Path: cfg.StoragePath, RepairMeta: true, Logger: s.log})
 	if err != nil {
-		return err
+		return served{}, nil, err
 	}
-	cfg := l.Config
-	em, err := events.New(events.Config{Writer: stdout, Level: core.EventLevel(cfg.LogLevel)})
+	r, err := o.startWorker(ctx, s, store)
 	if err != nil {
-		return err
+		closeStore(store, s.log)
+		return served{}, nil, err
 	}
-	defer closeEvents(em, log)
-	store, err := storage.Open(ctx, storage.Config{Path: cfg.StoragePath, RepairMeta: true, Logger: log})
+	return r, func() { closeStore(store, s.log) }, nil
+}
+
+// startWorker makes the worker on an open store.
+func (o *workerOptions) startWorker(ctx context.Context, s *service, store core.Storage) (served, error) {
+	cfg := s.cfg
+	plugins, err := newPlugins(cfg, store, s.events, s.log, o.hotReload)
 	if err != nil {
-		return err
+		return served{}, err
 	}
-	defer closeStore(store, log)
-	exec, err := newExecutor(cfg, store, em, log, o.hotReload)
-	if err != nil {
-		return err
-	}
-	return worker.Run(ctx, worker.Config{
-		Store: store, ID: id, IdentityDir: cfg.IdentityDir(), Addr: cfg.CoordinatorAddr, Domain: cfg.CoordinatorDomain,
+	wc := worker.Config{
+		Store: store, ID: o.id, IdentityDir: cfg.IdentityDir(), Addr: cfg.CoordinatorAddr, Domain: cfg.CoordinatorDomain,
 		TLSDir: cfg.TLSDir, Protocol: transport.Protocol(cfg.Protocol), Slots: cfg.WorkerSlots,
-		DrainTimeout: cfg.DrainTimeout, HotReload: o.hotReload, Executor: exec, Events: em, Logger: log,
+		DrainTimeout: cfg.DrainTimeout, HotReload: o.hotReload, Events: s.events, Logger: s.log,
 		Compute: cloudlocal.NewMachine(cloudlocal.MachineConfig{DataDir: cfg.DataDir, NoticeFile: cfg.PreemptionNoticeFile}),
 		Version: version.Get().Version,
-	})
+	}
+	r := served{}
+	if plugins != nil {
+		wc.Executor, r.refresh = plugins, plugins.Refresh
+	}
+	p, err := worker.New(ctx, wc)
+	if err != nil {
+		return served{}, err
+	}
+	r.process, r.status = p, func() string { return workerStatus(p.Status(), cfg.CoordinatorAddr) }
+	return r, nil
+}
+
+// workerStatus is what a service manager shows of a worker.
+func workerStatus(st worker.Status, addr string) string {
+	if st.Epoch == 0 {
+		return fmt.Sprintf("worker %s: not registered, trying %s", st.ID, addr)
+	}
+	return fmt.Sprintf("worker %s: %s, registered with %s as epoch %d", st.ID, st.State, addr, st.Epoch)
 }
 
 // closeStore is for the end of a program: what it says can only be logged.

@@ -23,8 +23,9 @@ func launcher() ([]string, error) {
 	return []string{self, launchVerb}, nil
 }
 
-// newExecutor makes what runs inside the worker: the plugins that are asked for.
-func newExecutor(cfg config.Config, store core.Storage, em core.EventEmitter, log *slog.Logger, hotReload bool) (core.Worker, error) {
+// newPlugins makes what runs inside the worker, the plugins that are asked for; nil
+// where none is.
+func newPlugins(cfg config.Config, store core.Storage, em core.EventEmitter, log *slog.Logger, hotReload bool) (*worker.Plugins, error) {
 	if len(cfg.Plugins) == 0 {
 		return nil, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -41,7 +42,7 @@ type item struct {
 // Emitter is a [core.AckEmitter] on a stream. Make one with [New].
 type Emitter struct {
 	out     io.Writer
-	minRank int
+	minRank atomic.Int64 // [Emitter.SetLevel] changes it
 	buffer  int
 
 	wake     chan struct{} // one token: the queue may hold something
@@ -74,13 +75,20 @@ func New(cfg Config) (*Emitter, error) {
 		cfg.Buffer = DefaultBuffer
 	}
 	e := &Emitter{
-		out: cfg.Writer, minRank: cfg.Level.Rank(), buffer: cfg.Buffer,
+		out: cfg.Writer, buffer: cfg.Buffer,
 		wake: make(chan struct{}, 1), closing: make(chan struct{}),
 		abandon: make(chan struct{}), finished: make(chan struct{}),
 	}
+	e.SetLevel(cfg.Level)
 	go e.run()
 	return e, nil
 }
+
+// SetLevel changes below which level events are discarded from now on; empty: info.
+func (e *Emitter) SetLevel(l core.EventLevel) { e.minRank.Store(int64(l.Rank())) }
+
+// prints reports whether events of a level are not discarded.
+func (e *Emitter) prints(l core.EventLevel) bool { return int64(l.Rank()) >= e.minRank.Load() }
 
 // Emit implements [core.EventEmitter].
 func (e *Emitter) Emit(ev core.Event) { e.push(item{ev: ev}) }
@@ -90,7 +98,7 @@ func (e *Emitter) EmitAck(ev core.Event, done func(error)) { e.push(item{ev: ev,
 
 func (e *Emitter) push(it item) {
 	fill(&it.ev)
-	if it.ev.Level.Rank() < e.minRank {
+	if !e.prints(it.ev.Level) {
 		if it.done != nil {
 			go it.done(nil) // never on the caller's goroutine, which may hold locks
 		}
@@ -152,7 +160,7 @@ func (e *Emitter) take(spare []item) []item {
 	batch := e.queue
 	e.queue, e.waiting = spare[:0], 0
 	if e.dropped.total() > 0 {
-		if report := e.dropped.event(time.Now()); report.Level.Rank() >= e.minRank {
+		if report := e.dropped.event(time.Now()); e.prints(report.Level) {
 			batch = append(batch, item{ev: report})
 		}
 		e.dropped = drops{}

@@ -142,6 +142,26 @@ func TestEventsComeOutInOrderAndBelowLevelOnesDoNot(t *testing.T) {
 	}
 }
 
+func TestTheLevelMayChange(t *testing.T) {
+	var out bytes.Buffer
+	e, err := New(Config{Writer: &out, Level: core.LevelWarn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []core.EventLevel{core.LevelDebug, core.LevelWarn, core.LevelError} {
+		e.SetLevel(l)
+		for _, of := range []core.EventLevel{core.LevelDebug, core.LevelInfo, core.LevelWarn} {
+			e.Emit(core.Event{Level: of, Kind: core.EventDomain, Topic: "at-" + string(l)})
+		}
+	}
+	if err := e.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if debug, warn, errs := strings.Count(out.String(), "at-debug"), strings.Count(out.String(), "at-warn"), strings.Count(out.String(), "at-error"); debug != 3 || warn != 1 || errs != 0 {
+		t.Errorf("%d, %d and %d events of three were printed at debug, warn and error", debug, warn, errs)
+	}
+}
+
 func TestABlockedSinkCostsTheCallerNothingAndNoDomainEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(false)

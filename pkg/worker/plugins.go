@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -154,6 +155,29 @@ func (p *Plugins) Reload(ctx context.Context, plugin string) error {
 	}
 	p.watchFiles(m)
 	return nil
+}
+
+// Refresh exchanges every plugin whose manifest or files have changed since it was
+// loaded, and leaves the others alone. What cannot be exchanged stays as it is; the
+// error tells of all of them.
+func (p *Plugins) Refresh(ctx context.Context) error {
+	var errs []error
+	for _, in := range p.cfg.Host.Plugins() {
+		p.loading.Lock()
+		ref, ok := p.refs[in.Name]
+		p.loading.Unlock()
+		if !ok {
+			continue // it is being unloaded
+		}
+		m, err := p.cfg.Resolve(ref)
+		if err == nil && m.Digest != in.Digest {
+			err = p.Reload(ctx, in.Name)
+		}
+		if err != nil {
+			errs = append(errs, core.WithOp("plugin "+in.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Execute implements [core.Worker]. Items of one plugin and method go to it as one

@@ -257,3 +257,22 @@ func TestReloadTakesTheManifestAnew(t *testing.T) {
 		t.Errorf("a host that cannot: %v", err)
 	}
 }
+
+func TestRefreshExchangesWhatHasChanged(t *testing.T) {
+	h := newFakeHost(echoed)
+	digests := map[string]string{"a": "1", "b": "1", "c": "1"}
+	p := startPlugins(t, PluginsConfig{Host: h, Resolve: func(ref string) (core.Manifest, error) {
+		if digests[ref] == "broken" {
+			return core.Manifest{}, core.Errorf("", core.CodeConfigInvalid, "a mistake")
+		}
+		return core.Manifest{Name: ref, Version: "0.1.0", Digest: digests[ref]}, nil
+	}}, "a", "b", "c")
+	if err := p.Refresh(t.Context()); err != nil || h.reloaded() != 0 {
+		t.Errorf("nothing has changed: %v, %d reloads", err, h.reloaded())
+	}
+	digests["a"], digests["c"] = "broken", "2"
+	err := p.Refresh(t.Context())
+	if !core.IsCode(err, core.CodeConfigInvalid) || !strings.Contains(err.Error(), "plugin a") || h.reloaded() != 1 || p.LoadedPlugins()[2].Digest != "2" {
+		t.Errorf("%v, %d reloads, %+v", err, h.reloaded(), p.LoadedPlugins())
+	}
+}
