@@ -143,7 +143,7 @@ func resident(b *testing.B, s *service) int64 {
 // BenchmarkWorkers measures items that take 10 ms on one to four workers of two slots:
 // the ideal is 200 items a second for each worker.
 func BenchmarkWorkers(b *testing.B) {
-	const each = 600 // items for each worker
+	const each = 1000 // items for each worker: enough to drown what a job costs by itself
 	for _, workers := range []int{1, 2, 4} {
 		b.Run(strconv.Itoa(workers), func(b *testing.B) {
 			c := newCluster(b, "h2", workers, "sleeper")

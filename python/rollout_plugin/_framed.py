@@ -1,9 +1,11 @@
 """The framed wire: many frames in one read, many answers in one write.
 
 One thread leads: it reads, runs calls one after another, and sends their answers
-together. A monitor wakes only while calls run; when one call keeps the leader for
-long, the monitor reads in its place (so that a cancel is seen), and where the
-manifest allows several calls at once another thread takes the lead.
+together. Where the manifest allows several calls at once and calls take long, the
+leader hands the lead to another thread before each call, so that the next one
+starts at once. A monitor wakes only while calls run; when one call keeps a leader
+that has not handed over, the monitor reads in its place (so that a cancel is seen),
+or lets another thread lead.
 """
 
 import collections
@@ -24,6 +26,7 @@ READ_SIZE = 256 << 10
 TICK = 0.005  # seconds between two looks of the monitor
 QUIET = 40  # ticks without work after which the monitor sleeps
 HOLD = 0.001  # seconds that an answer may wait for others
+SLOW = 0.001  # seconds of a mean call from which on the lead is handed over before it
 
 _length = struct.Struct(">I").unpack_from
 _head = struct.Struct(">BQ").unpack_from
@@ -62,12 +65,14 @@ class Server:
         self.slots = []
         self.idle = []  # slots of threads that do not lead
         self.leader = None
+        self.pace = 0.0  # mean seconds of a call, kept where several run at once
+        self.wanted = False  # a leader is busy: whoever comes free first leads
         self.rest = b""
         self.over = False
         self.failure = None
         self.read_lock = threading.Lock()  # held while reading and splitting
         self.send_lock = threading.Lock()  # held while sending
-        self.lead_lock = threading.Lock()  # guards leader, idle and slots
+        self.lead_lock = threading.Lock()  # guards leader, wanted, idle and slots
         self.sleeping = False  # the monitor waits for work
         self.bell = threading.Event()
         self.ended = threading.Event()
@@ -180,8 +185,9 @@ class Server:
     def lead(self, me):
         """Read and run calls while this thread leads, then park."""
         out = []
-        since = 0.0
+        several = self.threads > 1
         monotonic = time.monotonic
+        since = began = monotonic()
         popleft = self.todo.popleft
         while not self.over:
             try:
@@ -193,6 +199,7 @@ class Server:
                 if self.leader is not me:
                     if not self.park(me):
                         return
+                    began = monotonic()
                     continue
                 try:
                     if not self.fill():
@@ -203,14 +210,25 @@ class Server:
                     self.end(error)
                 if self.sleeping:
                     self.bell.set()
-                since = monotonic()
+                since = began = monotonic()
                 continue
-            self.work(me, job, out)
-            if self.leader is not me or monotonic() - since > HOLD:
+            if several and self.pace > SLOW and self.leader is me:
                 if out:
                     self.send(out)
                     out.clear()
-                since = monotonic()
+                self.promote()
+            self.work(me, job, out)
+            now = monotonic()
+            if several:
+                self.pace += (now - began - self.pace) / 4
+                began = now
+                if self.leader is me:
+                    self.wanted = False
+            if self.leader is not me or now - since > HOLD:
+                if out:
+                    self.send(out)
+                    out.clear()
+                since = began = monotonic()
         if out:
             self.send(out)
 
@@ -306,12 +324,17 @@ class Server:
         with self.lead_lock:
             if self.over:
                 return False
+            if self.wanted:
+                self.wanted = False
+                self.leader = me
+                return True
             self.idle.append(me)
         me.wake.acquire()
         return not self.over
 
     def promote(self):
-        """Let another thread lead, if the number of threads allows one more."""
+        """Let another thread lead: one that is free, or one more if their number
+        allows it, or else the first that comes free."""
         with self.lead_lock:
             if self.over:
                 return
@@ -323,6 +346,10 @@ class Server:
                 self.slots.append(s)
                 self.leader = s
                 threading.Thread(target=self.follow, args=(s,), name="rollout-call", daemon=True).start()
+            else:
+                self.wanted = True
+                if self.sleeping:
+                    self.bell.set()
 
     def follow(self, s):
         s.tid = threading.get_ident()
