@@ -149,17 +149,25 @@ type answers struct {
 
 // unary is the interceptor of every unary call.
 func (a answers) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	if beat, ok := reply.(*transportv1.BeatResponse); ok {
-		if err := next(ctx, method, req, reply, cc, opts...); err != nil {
-			return a.explain(err)
-		}
-		return a.guard.observe(beat.GetCoordinatorEpoch())
-	}
 	var md metadata.MD
 	if err := next(ctx, method, req, reply, cc, append(opts, grpc.Header(&md))...); err != nil {
-		return a.explain(err)
+		return a.refuse(md, err)
+	}
+	if beat, ok := reply.(*transportv1.BeatResponse); ok {
+		return a.guard.observe(beat.GetCoordinatorEpoch())
 	}
 	return a.guard.observeHeader(md)
+}
+
+// refuse returns what the caller learns of a call that failed: that the coordinator
+// which answered has been replaced, before anything that it says.
+func (a answers) refuse(md metadata.MD, err error) error {
+	if len(md.Get(epochHeader)) > 0 { // else nobody answered
+		if old := a.guard.observeHeader(md); old != nil {
+			return old
+		}
+	}
+	return a.explain(err)
 }
 
 // stream is the interceptor of every streaming call.
@@ -190,28 +198,30 @@ func (a answers) explain(err error) error {
 // answerStream checks the answers of one stream.
 type answerStream struct {
 	grpc.ClientStream
-	a       answers
-	checked bool // touched by the receiving goroutine only
+	a    answers
+	from metadata.MD // header of the coordinator; nil before its first message; touched by the receiving goroutine only
 }
 
-// RecvMsg refuses the stream of a coordinator that has been replaced, with its
-// first message.
+// RecvMsg refuses what a coordinator says that has been replaced, be it since the
+// stream was opened.
 func (s *answerStream) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	switch {
-	case isEOF(err):
+	if isEOF(err) {
 		return err
-	case err != nil:
-		return s.a.explain(err)
-	case s.checked:
-		return nil
 	}
-	md, err := s.Header()
+	if s.from == nil {
+		md, herr := s.Header()
+		switch {
+		case err == nil && herr != nil:
+			return s.a.explain(herr)
+		case herr == nil:
+			s.from = md
+		}
+	}
 	if err != nil {
-		return s.a.explain(err)
+		return s.a.refuse(s.from, err)
 	}
-	s.checked = true
-	return s.a.guard.observeHeader(md)
+	return s.a.guard.observeHeader(s.from)
 }
 
 // SendMsg keeps io.EOF, which means that RecvMsg has the reason.

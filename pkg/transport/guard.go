@@ -137,10 +137,12 @@ func (g *guard) unary(ctx context.Context, req any, ui *grpc.UnaryServerInfo, ne
 		}
 	}()
 	// A beat's answer carries the epoch in itself, which is cheaper than a header; it
-	// is the one call that is made all the time.
-	if ui.FullMethod != transportv1.Heartbeat_Beat_FullMethodName {
-		_ = grpc.SetHeader(ctx, g.epoch) // fails only after the answer has begun, which is not yet
-	}
+	// is the one call that is made all the time. Its refusal needs the header.
+	defer func() {
+		if err != nil || ui.FullMethod != transportv1.Heartbeat_Beat_FullMethodName {
+			_ = grpc.SetHeader(ctx, g.epoch) // fails only after the answer has begun, which is not yet
+		}
+	}()
 	info, err := g.authorize(ctx, ui.FullMethod)
 	if err == nil {
 		err = g.checkMessage(info, ui.FullMethod, req)

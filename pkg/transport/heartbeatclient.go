@@ -185,9 +185,9 @@ func (h *HeartbeatStream) receive(s *beatStream) {
 		key := s.order[0]
 		s.order = s.order[1:]
 		s.mu.Unlock()
-		a := beatAnswer{ack: ackFrom(&in), err: grpcerr.FromProto(in.GetError())}
+		a := beatAnswer{ack: ackFrom(&in), err: h.w.cfg.Guard.observe(in.GetCoordinatorEpoch())}
 		if a.err == nil {
-			a.err = h.w.cfg.Guard.observe(in.GetCoordinatorEpoch())
+			a.err = grpcerr.FromProto(in.GetError())
 		}
 		if a.err == nil && h.onAck != nil {
 			h.onAck(a.ack)

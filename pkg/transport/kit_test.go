@@ -313,6 +313,58 @@ func TestOlderCoordinatorIsRefused(t *testing.T) {
 	})
 }
 
+// TestReplacedCoordinatorsWordIsNothing talks to a coordinator while a newer one shows
+// itself elsewhere: neither its answers nor its refusals count from then on.
+func TestReplacedCoordinatorsWordIsNothing(t *testing.T) {
+	wires(t, func(t *testing.T, p Protocol) {
+		h := newHarness(t, p)
+		cfg := h.client(h.issued(core.NewWorkerID(), time.Hour))
+		cfg.Guard = NewEpochGuard(0)
+		w := h.dial(cfg)
+		id := cfg.Identity.ID()
+		r, err := w.Register(ctxFor(t), core.Registration{ID: id, ProtocolMax: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref := core.WorkerRef{ID: id, Epoch: r.Epoch}
+		s, err := w.OpenHeartbeat(ctxFor(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if _, err := s.Beat(ctxFor(t), beat(ref, 1)); err != nil {
+			t.Fatal(err)
+		}
+		commands := make(chan error, 1)
+		ended := make(chan error, 1)
+		h.core.order(id, core.Command{Kind: core.CommandDrain})
+		go func() {
+			ended <- w.Subscribe(ctxFor(t), ref, 0, func(core.Command) error { commands <- nil; return nil })
+		}()
+		within(t, "the first command", commands)
+
+		if err := cfg.Guard.Observe(1001); err != nil {
+			t.Fatal(err)
+		}
+		replaced := func(what string, err error) {
+			t.Helper()
+			if !IsReplaced(err) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		h.core.order(id, core.Command{Kind: core.CommandDrain})
+		replaced("a command", within(t, "the end of the subscription", ended))
+		over := core.WorkerRef{ID: id, Epoch: r.Epoch + 7} // which the old coordinator calls fenced
+		replaced("the end of an epoch", w.Deregister(ctxFor(t), over, core.StateDone, ""))
+		_, err = w.Beat(ctxFor(t), beat(over, 2))
+		replaced("a refused beat", err)
+		_, err = s.Beat(ctxFor(t), beat(ref, 2))
+		replaced("an answered beat", err)
+		_, err = s.Beat(ctxFor(t), beat(over, 3))
+		replaced("the end of a heartbeat stream", err)
+	})
+}
+
 func TestPanicIsAnswered(t *testing.T) {
 	h := newHarness(t, ProtocolH2)
 	w, ref := h.registered()
