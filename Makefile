@@ -23,7 +23,7 @@ LDFLAGS = -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT) -extldflag
 
 BUF := go tool -modfile=tools/buf.mod buf
 
-.PHONY: help setup build test smoke demo bench chaos chaos-power proto fmt lint FORCE
+.PHONY: help setup build test smoke demo bench chaos chaos-power chaos-hosts proto fmt lint FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-zA-Z%_-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ chaos-r%: FORCE ## Run one reliability row, for example: make chaos-r1 COUNT=200
 
 chaos-power: ## Cut the power under a loaded store, as root (COUNT=100)
 	@scripts/preflight.sh scripts/chaos.sh POWER $(COUNT)
+
+chaos-hosts: ## Cut and heal a worker's link between machines made of network namespaces, as root (COUNT=20)
+	@scripts/preflight.sh scripts/chaos.sh HOSTS $(COUNT)
 
 chaos-s%: FORCE ## Run one security row, for example: make chaos-s4 COUNT=50
 	@scripts/preflight.sh scripts/chaos.sh S$* $(COUNT)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the long fault tests. A row is a set of Go tests named after it: row R1 is
 # every function TestR1 followed by a capital letter, in any module of the tree.
-# POWER is TestPowerCut and what follows it: it needs root, and is part of all.
+# POWER is TestPowerCut and what follows it, HOSTS is TestHosts and what follows it:
+# they need root, and are part of all.
 #
 #   scripts/chaos.sh ROW [COUNT]   one row, for example R1 200
 #   scripts/chaos.sh all           every row that has a test, with its full count
@@ -17,13 +18,18 @@ full_count() {
     R1 | R7 | R13 | R23) echo 1000 ;;
     R10 | R11 | R16 | R18) echo 200 ;;
     R17) echo 500 ;;
+    HOSTS) echo 20 ;;
     *) echo 100 ;;
   esac
 }
 
 # What follows Test in the names of row $1's functions.
 name_of() {
-  if [ "$1" = POWER ]; then echo PowerCut; else echo "$1[A-Z]"; fi
+  case $1 in
+    POWER) echo PowerCut ;;
+    HOSTS) echo 'Hosts[A-Z]' ;;
+    *) echo "$1[A-Z]" ;;
+  esac
 }
 
 test_files() {
@@ -36,8 +42,8 @@ directories() {
 }
 
 rows() {
-  test_files | xargs -r grep -hoE '^func Test([RS][0-9]+[A-Z]|PowerCut)' |
-    sed -E 's/^func Test([RS][0-9]+).*/\1/; s/^func TestPowerCut/POWER/' | sort -u -V
+  test_files | xargs -r grep -hoE '^func Test([RS][0-9]+[A-Z]|PowerCut|Hosts[A-Z])' |
+    sed -E 's/^func Test([RS][0-9]+).*/\1/; s/^func TestPowerCut/POWER/; s/^func TestHosts.*/HOSTS/' | sort -u -V
 }
 
 # The directory of the module that directory $1 belongs to.

@@ -118,12 +118,18 @@ func (r *running) read(out io.Reader) {
 // await waits for the n-th event of a topic.
 func (r *running) await(topic string, n int) core.Event {
 	r.t.Helper()
+	return r.awaitOf(topic, "", n)
+}
+
+// awaitOf waits for the n-th event of a topic and a worker; empty: of any.
+func (r *running) awaitOf(topic, worker string, n int) core.Event {
+	r.t.Helper()
 	deadline := time.After(patience)
 	for {
 		r.mu.Lock()
 		changed, found := r.changed, 0
 		for _, ev := range r.events {
-			if ev.Topic == topic {
+			if ev.Topic == topic && (worker == "" || ev.WorkerID == worker) {
 				if found++; found == n {
 					r.mu.Unlock()
 					return ev
