@@ -19,6 +19,9 @@ type epoch struct {
 	reg    core.Registered
 	timing core.Timing
 	lease  *lease
+	// doubtUntil is how long the end of this epoch may come from an earlier attempt of
+	// this very worker to register, which arrived late.
+	doubtUntil time.Time
 
 	ctx     context.Context // ends with the epoch; its cause says why
 	cancel  context.CancelCauseFunc
@@ -44,7 +47,7 @@ func (w *node) runEpoch(ctx context.Context, reg core.Registered) error {
 		w: w, link: w.link, reg: reg, timing: reg.Timing, lease: newLease(w.clock(), reg.Timing.SelfFence),
 		ref: core.WorkerRef{ID: w.rec.ID, Epoch: reg.Epoch}, log: w.log.With("epoch", reg.Epoch),
 		kick: make(chan struct{}, 1), opened: make(chan struct{}), ready: make(chan struct{}), working: make(chan struct{}),
-		state: core.StateInit, coordinatorEpoch: reg.CoordinatorEpoch,
+		state: core.StateInit, coordinatorEpoch: reg.CoordinatorEpoch, doubtUntil: w.unclear.Add(lateArrival),
 	}
 	e.ctx, e.cancel = context.WithCancelCause(ctx)
 	defer e.cancel(errLeft)
@@ -135,12 +138,13 @@ func (e *epoch) answered(err error) error {
 
 // over is called when the coordinator says that the epoch is over. While a proven
 // lease holds under the same coordinator, it cannot have declared this worker failed,
-// so another process has registered with the same identity.
+// so another process has registered with the same identity, or an earlier attempt of
+// this one has.
 func (e *epoch) over(err error) error {
 	e.mu.Lock()
 	same := e.coordinatorEpoch >= e.w.dialer.coordinatorEpoch()
 	e.mu.Unlock()
-	if !same || !e.lease.provenAt(e.w.clock()) {
+	if !same || !e.lease.provenAt(e.w.clock()) || time.Now().Before(e.doubtUntil) {
 		return e.fence("the coordinator has ended the epoch")
 	}
 	replaced := core.Errorf("worker: run", core.CodeFenced,

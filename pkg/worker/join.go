@@ -39,9 +39,11 @@ func (w *node) join(ctx context.Context, reason string) (core.Registered, error)
 	say := waiting{log: w.log, addr: w.cfg.Addr}
 	for {
 		w.pulse.within(attemptTimeout + wait.last)
+		before := w.unclear
 		reg, err := w.attempt(ctx, reason)
 		switch {
 		case err == nil:
+			w.unclear = before
 			return reg, w.joined(ctx, reg)
 		case ctx.Err() != nil:
 			return core.Registered{}, w.gaveUp(reason)
@@ -67,6 +69,7 @@ func (w *node) attempt(ctx context.Context, reason string) (core.Registered, err
 		}
 		w.link = l
 	}
+	w.unclear = time.Now() // until it is answered, however late it arrives
 	reg, err := w.link.Register(ctx, core.Registration{
 		ID: w.rec.ID, PrevEpoch: w.rec.Epoch, Version: w.cfg.Version,
 		ProtocolMin: protocolMin, ProtocolMax: protocolMax,
@@ -77,6 +80,10 @@ func (w *node) attempt(ctx context.Context, reason string) (core.Registered, err
 	}
 	return reg, err
 }
+
+// lateArrival is how long after an attempt without an answer its request may still
+// reach the coordinator, and end the epoch that a later attempt was given.
+const lateArrival = 30 * time.Second
 
 // joined keeps what the coordinator said.
 func (w *node) joined(ctx context.Context, reg core.Registered) error {

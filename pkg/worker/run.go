@@ -52,6 +52,7 @@ type node struct {
 	inventory core.Inventory
 	interval  time.Duration // H as last told; bounds reconnects
 	started   bool          // Init has been called
+	unclear   time.Time     // of the last attempt to register that was not answered
 }
 
 func newNode(cfg Config, rec record, d dialer, clock func() instant) *node {
