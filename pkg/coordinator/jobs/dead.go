@@ -109,8 +109,7 @@ func (b *Book) removeResults(ctx context.Context, j *job, keys []core.Key) error
 	if err != nil {
 		return err
 	}
-	var writes []core.Write
-	var rows []resultRow
+	var gone changes
 	for _, e := range es {
 		if !e.Exists() {
 			continue
@@ -119,21 +118,9 @@ func (b *Book) removeResults(ctx context.Context, j *job, keys []core.Key) error
 		if err != nil {
 			return err
 		}
-		writes, rows = append(writes, core.Write{Key: e.Key, Delete: true}), append(rows, row)
+		gone.remove(e.Key, row)
 	}
-	if len(writes) == 0 {
-		return nil
-	}
-	if err := b.cfg.Record(ctx, writes); err != nil {
-		return err
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, r := range rows {
-		j.count(r, -1)
-	}
-	j.tell()
-	return nil
+	return b.recordResults(ctx, j, gone, -1)
 }
 
 // DropDead implements [core.Jobs].

@@ -91,24 +91,11 @@ func (b *Book) settlePages(ctx context.Context, j *job) error {
 	}
 }
 
+// settlePage gives the dead items of a page their results, and says so.
 func (b *Book) settlePage(ctx context.Context, j *job, page []core.QueueEntry) error {
-	var writes []core.Write
-	var rows []resultRow
 	var events []core.Event
-	for _, e := range page {
-		env, err := decodeEnvelope(e.Payload)
-		if err != nil {
-			return err
-		}
-		key := resultKey(j.id, env.Index)
-		es, err := b.cfg.Storage.GetMany(ctx, key)
-		if err != nil {
-			return err
-		}
-		if es[0].Exists() {
-			continue
-		}
-		row := resultRow{Outcome: outcomeDead, ID: env.ID, Input: env.Input, Attempts: e.Attempts, Code: uint16(core.CodePreempted), Message: "its workers died " + plural(int64(e.Losses), "time")}
+	found, err := b.unanswered(ctx, j, page, func(e core.QueueEntry, row *resultRow, index int64) {
+		row.Code, row.Message = uint16(core.CodePreempted), "its workers died "+plural(int64(e.Losses), "time")
 		if n := len(e.History); n > 0 {
 			last := e.History[n-1]
 			row.Worker = last.Owner[:]
@@ -116,29 +103,15 @@ func (b *Book) settlePage(ctx context.Context, j *job, page []core.QueueEntry) e
 				row.Code, row.Message = uint16(last.Code), last.Reason
 			}
 		}
-		value, err := encodeResult(row)
-		if err != nil {
-			return err
-		}
-		writes, rows = append(writes, core.Write{Key: key, Value: value}), append(rows, row)
-		h := heldItem{lease: core.Lease{Item: e.ID}, job: j.id, index: env.Index, id: env.ID}
+		h := heldItem{lease: core.Lease{Item: e.ID}, job: j.id, index: index, id: row.ID}
 		var worker core.WorkerID
 		copy(worker[:], row.Worker)
 		events = append(events, itemEvent(core.TopicWorkDead, h, e.Attempts, e.Losses, row.Message, worker))
-	}
-	if len(writes) == 0 {
-		return nil
-	}
-	if err := b.cfg.Record(ctx, writes, events...); err != nil {
+	})
+	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, r := range rows {
-		j.count(r, 1)
-	}
-	j.tell()
-	return nil
+	return b.recordResults(ctx, j, found, 1, events...)
 }
 
 // giveUp ends a job whose items will not all be worked on: those without a result
@@ -226,41 +199,13 @@ func (b *Book) stop(ctx context.Context, j *job, code core.Code, reason string) 
 
 // giveUpPage writes dead results for items that have none.
 func (b *Book) giveUpPage(ctx context.Context, j *job, page []core.QueueEntry, code core.Code, reason string) error {
-	var writes []core.Write
-	var rows []resultRow
-	for _, e := range page {
-		env, err := decodeEnvelope(e.Payload)
-		if err != nil {
-			return err
-		}
-		row := resultRow{Outcome: outcomeDead, ID: env.ID, Input: env.Input, Attempts: e.Attempts, Code: uint16(code), Message: reason}
-		key := resultKey(j.id, env.Index)
-		es, err := b.cfg.Storage.GetMany(ctx, key)
-		if err != nil {
-			return err
-		}
-		if es[0].Exists() {
-			continue
-		}
-		value, err := encodeResult(row)
-		if err != nil {
-			return err
-		}
-		writes, rows = append(writes, core.Write{Key: key, Value: value}), append(rows, row)
-	}
-	if len(writes) == 0 {
-		return nil
-	}
-	if err := b.cfg.Record(ctx, writes); err != nil {
+	found, err := b.unanswered(ctx, j, page, func(_ core.QueueEntry, row *resultRow, _ int64) {
+		row.Code, row.Message = uint16(code), reason
+	})
+	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, r := range rows {
-		j.count(r, 1)
-	}
-	j.tell()
-	return nil
+	return b.recordResults(ctx, j, found, 1)
 }
 
 // cancelHolders tells the workers that hold items of the job. A worker that cannot

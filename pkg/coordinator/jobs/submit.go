@@ -22,8 +22,7 @@ type chunk struct {
 	next    int64 // index of the next item
 	bytes   int
 	queue   []core.NewItem
-	results []core.Write
-	rows    []resultRow
+	results changes // of lines that have one already
 }
 
 func (c *chunk) full() bool { return c.next-c.first >= chunkItems || c.bytes >= chunkBytes }
@@ -162,13 +161,10 @@ func (b *Book) addItem(ctx context.Context, j *job, c *chunk, known finished, it
 }
 
 func (c *chunk) addResult(id core.JobID, index int64, row resultRow) error {
-	value, err := encodeResult(row)
-	if err != nil {
+	if err := c.results.put(resultKey(id, index), row); err != nil {
 		return err
 	}
-	c.bytes += len(value)
-	c.results = append(c.results, core.Write{Key: resultKey(id, index), Value: value})
-	c.rows = append(c.rows, row)
+	c.bytes += len(c.results.writes[len(c.results.writes)-1].Value)
 	return nil
 }
 
@@ -178,16 +174,8 @@ func (b *Book) flush(ctx context.Context, j *job, c *chunk) error {
 		return core.Errorf("jobs: submit", core.CodeCanceled, "the job was cancelled while its items were being submitted")
 	}
 	defer b.exit(j)
-	if len(c.results) > 0 {
-		if err := b.cfg.Record(ctx, c.results); err != nil {
-			return err
-		}
-		b.mu.Lock()
-		for _, r := range c.rows {
-			j.count(r, 1)
-		}
-		j.tell()
-		b.mu.Unlock()
+	if err := b.recordResults(ctx, j, c.results, 1); err != nil {
+		return err
 	}
 	if len(c.queue) > 0 {
 		if _, err := b.cfg.Queue.Enqueue(ctx, queueOf(j.id), c.queue); err != nil {
