@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // oneProcess is the main job by hand: one Python process, the same reward, one fsync
@@ -140,12 +142,30 @@ func resident(b *testing.B, s *service) int64 {
 	return 0
 }
 
-// BenchmarkWorkers measures items that take 10 ms on one to four workers of two slots:
-// the ideal is 200 items a second for each worker.
+// plainSleep is what the sleeper does on two threads without anybody in between.
+const plainSleep = `
+import sys, threading
+sys.path.insert(0, sys.argv[1])
+import sleeper
+plugin = sleeper.create_plugin()
+def work():
+    for _ in range(int(sys.argv[2]) // 2):
+        plugin.call("wait", b"{}")
+threads = [threading.Thread(target=work) for _ in range(2)]
+for t in threads: t.start()
+for t in threads: t.join()
+`
+
+// BenchmarkWorkers measures items that take 10 ms on one to four workers of two slots,
+// beside as many processes that do nothing but call the plugin on two threads.
 func BenchmarkWorkers(b *testing.B) {
 	const each = 1000 // items for each worker: enough to drown what a job costs by itself
+	perSecond := func(b *testing.B, workers int, took time.Duration) {
+		b.ReportMetric(float64(workers*each*b.N)/took.Seconds(), "items/s")
+		b.ReportMetric(0, "ns/op")
+	}
 	for _, workers := range []int{1, 2, 4} {
-		b.Run(strconv.Itoa(workers), func(b *testing.B) {
+		b.Run(strconv.Itoa(workers)+"/ours", func(b *testing.B) {
 			c := newCluster(b, "h2", workers, "sleeper")
 			var text strings.Builder
 			for i := range workers * each {
@@ -163,8 +183,22 @@ func BenchmarkWorkers(b *testing.B) {
 				}
 				took += time.Since(start)
 			}
-			b.ReportMetric(float64(workers*each*b.N)/took.Seconds(), "items/s")
-			b.ReportMetric(0, "ns/op")
+			perSecond(b, workers, took)
+		})
+		b.Run(strconv.Itoa(workers)+"/hand", func(b *testing.B) {
+			var took time.Duration
+			for range b.N {
+				start := time.Now()
+				var group errgroup.Group
+				for range workers {
+					group.Go(exec.Command("python3", "-c", plainSleep, filepath.Dir(manifestOf(b, "sleeper")), strconv.Itoa(each)).Run)
+				}
+				if err := group.Wait(); err != nil {
+					b.Fatal(err)
+				}
+				took += time.Since(start)
+			}
+			perSecond(b, workers, took)
 		})
 	}
 }
