@@ -4,6 +4,8 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
@@ -253,17 +255,7 @@ func commitDefects() []defect {
 				return core.PutBytes(ctx, t.store, core.NewKey("tombstones"), nil)
 			}
 		}), breaks: []string{"removing a row that is not there changes nothing"}},
-		{name: "large commits in two halves", mutate: onTxn(func(t *txMutant) {
-			t.commit = func(ctx context.Context, t *txMutant) (uint64, error) {
-				if n := len(t.ops); n == 40 || n == 9 {
-					if _, err := t.again(ctx, t.ops[:n/2]); err != nil {
-						return 0, err
-					}
-					return t.again(ctx, t.ops[n/2:])
-				}
-				return t.Txn.Commit(ctx)
-			}
-		}), breaks: []string{allOrNothing, wholeCommit, afterReopen}},
+		{name: "large commits in two halves", mutate: halfCommits, breaks: []string{allOrNothing, wholeCommit, afterReopen}},
 		{name: "commit without its context", mutate: onTxn(func(t *txMutant) {
 			t.commit = func(ctx context.Context, t *txMutant) (uint64, error) {
 				return t.Txn.Commit(context.WithoutCancel(ctx))
@@ -287,5 +279,46 @@ func commitDefects() []defect {
 				return t
 			}}
 		}, breaks: []string{unblocked}},
+	}
+}
+
+// halfCommits commits a large transaction in two halves. The first time that there
+// are readers, one of them has scanned before the second half follows.
+func halfCommits(s core.Storage) core.Storage {
+	var half atomic.Bool // half a commit is there to be seen
+	var once sync.Once
+	seen := make(chan struct{})
+	return &mutant{
+		Storage: s,
+		iterate: func(seq iter.Seq2[core.Entry, error]) iter.Seq2[core.Entry, error] { return seq },
+		scan: func(ctx context.Context, prefix core.Key, o core.ScanOptions, sound scanFunc) ([]core.Entry, error) {
+			during := half.Load()
+			es, err := sound(ctx, prefix, o)
+			if during {
+				once.Do(func() { close(seen) })
+			}
+			return es, err
+		},
+		begin: func(tx core.Txn) core.Txn {
+			t := &txMutant{Txn: tx, store: s}
+			t.commit = func(ctx context.Context, t *txMutant) (uint64, error) {
+				n := len(t.ops)
+				if n != 40 && n != 9 {
+					return t.Txn.Commit(ctx)
+				}
+				if _, err := t.again(ctx, t.ops[:n/2]); err != nil {
+					return 0, err
+				}
+				if n == 40 {
+					half.Store(true)
+					select {
+					case <-seen:
+					case <-ctx.Done():
+					}
+				}
+				return t.again(ctx, t.ops[n/2:])
+			}
+			return t
+		},
 	}
 }
