@@ -14,16 +14,19 @@ export PATH := $(PATH):/usr/local/go/bin
 export CGO_ENABLED := 1
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo unknown)
 COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 STAMP := github.com/rollout-substrate/rollout/internal/version
 # go-nvml resolves its symbols when they are called: -z lazy keeps a binary startable
 # on a machine without the driver, whatever the distribution's linker defaults are.
-LDFLAGS = -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT) -extldflags=-Wl,-z,lazy
+LDFLAGS = $(STRIP) -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT) -extldflags=-Wl,-z,lazy
+
+# Where the programs go; scripts/dist.sh builds elsewhere and adds STRIP='-s -w'.
+BIN ?= bin
 
 BUF := go tool -modfile=tools/buf.mod buf
 
-.PHONY: help setup build test smoke demo bench chaos chaos-power chaos-hosts proto fmt lint FORCE
+.PHONY: help setup build dist dist-check test smoke demo bench chaos chaos-power chaos-hosts proto fmt lint FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-zA-Z%_-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +36,14 @@ setup: ## Check the machine, install what is missing, download every module
 	@go mod download -modfile=tools/buf.mod
 
 build: ## Build the three programs into bin/
-	@mkdir -p bin
-	@go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@mkdir -p $(BIN)
+	@go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+dist: ## Make reproducible release archives and SHA256SUMS in dist/ (PLATFORMS="linux/amd64 darwin/arm64")
+	@scripts/preflight.sh scripts/dist.sh $(PLATFORMS)
+
+dist-check: ## Make those of the last commit twice, in two directories, and compare every bit
+	@scripts/preflight.sh scripts/dist.sh check
 
 test: ## Vet and test everything under the race detector; all that CI needs
 	@scripts/preflight.sh scripts/test.sh

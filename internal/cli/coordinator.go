@@ -36,7 +36,7 @@ flags:
   --config FILE      read a TOML file; may be repeated, later files win
   --data-dir DIR     where the defaults lie (default ./data)
   --log-level LEVEL  debug, info, warn or error (default info)
-  --version          print version, commit and Go version
+  --version          print version, commit, Go version and protocol
   --help             print this
 
 Every key can also be set in the environment: transport.listen_addr is
@@ -50,7 +50,7 @@ exit status: 0 clean end, 1 failure, 2 wrong usage or configuration,
 // Coordinator runs the coordinator with the arguments behind the program's name.
 func Coordinator(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	syscall.Umask(privateUmask)
-	o := newOptions("coordinator", coordinatorHelp)
+	o := newOptions("coordinator", coordinatorHelp, [2]int{coordinator.ProtocolMin, coordinator.ProtocolMax})
 	goOn, err := o.parse(args, stdout)
 	if err == nil && goOn {
 		err = o.serve(ctx, config.Coordinator, stdout, stderr, openCoordinator(stderr))

@@ -16,11 +16,13 @@ import (
 type options struct {
 	program string
 	help    string
-	set     *flag.FlagSet
-	files   stringList
-	dataDir string
-	version bool
-	flags   []config.Flag
+	// protocols is the range of wire versions that the program speaks.
+	protocols [2]int
+	set       *flag.FlagSet
+	files     stringList
+	dataDir   string
+	version   bool
+	flags     []config.Flag
 }
 
 // stringList is a flag that may be given more than once.
@@ -30,8 +32,8 @@ func (s *stringList) String() string     { return strings.Join(*s, ",") }
 func (s *stringList) Set(v string) error { *s = append(*s, v); return nil }
 
 // newOptions returns the flags that both programs have.
-func newOptions(program, help string) *options {
-	o := &options{program: program, help: help, set: flag.NewFlagSet(program, flag.ContinueOnError)}
+func newOptions(program, help string, protocols [2]int) *options {
+	o := &options{program: program, help: help, protocols: protocols, set: flag.NewFlagSet(program, flag.ContinueOnError)}
 	o.set.SetOutput(io.Discard) // errors are reported by the caller
 	o.set.Usage = func() {}     // help by parse
 	o.set.Var(&o.files, "config", "")
@@ -39,6 +41,15 @@ func newOptions(program, help string) *options {
 	o.set.BoolVar(&o.version, "version", false, "")
 	o.key("log-level", "log.level")
 	return o
+}
+
+// versionLine is what --version prints after the program's name.
+func versionLine(protocols [2]int) string {
+	speaks := fmt.Sprint(protocols[0])
+	if protocols[1] != protocols[0] {
+		speaks += fmt.Sprintf(" to %d", protocols[1])
+	}
+	return fmt.Sprintf("%s, protocol %s", version.Get(), speaks)
 }
 
 // key makes a flag that sets a configuration key.
@@ -62,7 +73,7 @@ func (o *options) parse(args []string, stdout io.Writer) (goOn bool, err error) 
 	case err != nil:
 		return false, usageError{err}
 	case o.version:
-		_, err := fmt.Fprintf(stdout, "%s %s\n", o.program, version.Get())
+		_, err := fmt.Fprintf(stdout, "%s %s\n", o.program, versionLine(o.protocols))
 		return false, err
 	case o.set.NArg() > 0:
 		return false, usagef("%q is no argument of %s", o.set.Arg(0), o.program)

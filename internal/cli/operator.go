@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rollout-substrate/rollout/internal/config"
-	"github.com/rollout-substrate/rollout/internal/version"
+	"github.com/rollout-substrate/rollout/pkg/coordinator"
 	"github.com/rollout-substrate/rollout/pkg/core"
 	"github.com/rollout-substrate/rollout/pkg/pluginhost"
 	"github.com/rollout-substrate/rollout/pkg/transport"
@@ -75,7 +75,7 @@ func (t *tool) exitCode(err error) int {
 func newRoot(t *tool) *cobra.Command {
 	root := &cobra.Command{
 		Use: "rollout", Short: "Ask a coordinator and tell it what to do", Long: operatorHelp,
-		Version: version.Get().String(), SilenceErrors: true, SilenceUsage: true,
+		Version: versionLine([2]int{coordinator.ProtocolMin, coordinator.ProtocolMax}), SilenceErrors: true, SilenceUsage: true,
 		Args: cobra.ArbitraryArgs, RunE: noCommand, SuggestionsMinimumDistance: 2,
 	}
 	root.SetVersionTemplate("rollout {{.Version}}\n")

@@ -40,7 +40,7 @@ flags:
   --data-dir DIR     where the defaults lie (default ./data); two workers on one
                      machine need one each
   --log-level LEVEL  debug, info, warn or error (default info)
-  --version          print version, commit and Go version
+  --version          print version, commit, Go version and protocol
   --help             print this
 
 Every key can also be set in the environment: coordinator_addr is
@@ -65,7 +65,7 @@ func Worker(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.W
 		return pluginhost.LaunchMain(args[1:])
 	}
 	syscall.Umask(privateUmask)
-	o := &workerOptions{options: newOptions("worker", workerHelp)}
+	o := &workerOptions{options: newOptions("worker", workerHelp, [2]int{worker.ProtocolMin, worker.ProtocolMax})}
 	o.key("addr", "coordinator_addr")
 	o.key("tls-dir", "transport.tls_dir")
 	o.set.StringVar(&o.named, "worker-id", "", "")

@@ -9,10 +9,10 @@ import (
 	"github.com/rollout-substrate/rollout/pkg/transport"
 )
 
-// Protocol versions of the wire that this worker speaks.
+// The range of protocol versions that this worker speaks.
 const (
-	protocolMin = 1
-	protocolMax = 1
+	ProtocolMin = 1
+	ProtocolMax = 1
 )
 
 const (
@@ -72,7 +72,7 @@ func (w *node) attempt(ctx context.Context, reason string) (core.Registered, err
 	w.unclear = time.Now() // until it is answered, however late it arrives
 	reg, err := w.link.Register(ctx, core.Registration{
 		ID: w.rec.ID, PrevEpoch: w.rec.Epoch, Version: w.cfg.Version,
-		ProtocolMin: protocolMin, ProtocolMax: protocolMax,
+		ProtocolMin: ProtocolMin, ProtocolMax: ProtocolMax,
 		Inventory: w.inventory, Slots: w.cfg.Slots, RestartReason: reason,
 	})
 	if core.IsCode(err, core.CodeUnauthenticated) {
