@@ -93,6 +93,7 @@ func reportWrong(t testing.TB, wrong []string) {
 // nothing acknowledged may be lost, no transaction may be kept in part, the
 // revision may not go back, and no watcher may have seen what was not kept.
 func TestR1CoordinatorKilled(t *testing.T) {
+	t.Parallel()
 	reportWrong(t, killRounds{rounds: chaosCount(t, 60), minAcks: killWriters}.run(t))
 }
 

@@ -194,6 +194,7 @@ func rot(t *testing.T, rounds, kind int, bug string) (outcomes [3]int, first str
 // TestR7DiskRot damages a closed store: whatever is read afterwards is right, or
 // the error says that the file is damaged.
 func TestR7DiskRot(t *testing.T) {
+	t.Parallel()
 	flips := chaosCount(t, 120)
 	for _, tt := range []struct {
 		name   string

@@ -115,6 +115,7 @@ func readThroughBolt(t testing.TB, b []byte) (rows map[string]string, err error)
 }
 
 func TestPageWalkAcceptsWhatBoltWrites(t *testing.T) {
+	t.Parallel()
 	for _, rows := range []int{0, 1, 5, 300, 3000} {
 		st, err := walkBytes(boltFile(t, rows))
 		if err != nil {
@@ -132,6 +133,7 @@ func TestPageWalkAcceptsWhatBoltWrites(t *testing.T) {
 // TestPageWalkManyCommits walks the file after each of many random commits, so
 // that whatever shape bbolt's rebalancing leaves is known to be accepted.
 func TestPageWalkManyCommits(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "raw.db")
 	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: 1024, NoSync: true, FreelistType: bolt.FreelistMapType})
 	if err != nil {
@@ -139,7 +141,7 @@ func TestPageWalkManyCommits(t *testing.T) {
 	}
 	defer db.Close()
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for round := range 300 {
+	for round := range 150 {
 		err := db.Update(func(tx *bolt.Tx) error {
 			bk, err := tx.CreateBucketIfNotExists([]byte{byte('a' + rnd.IntN(3))})
 			if err != nil {
@@ -175,6 +177,7 @@ func TestPageWalkManyCommits(t *testing.T) {
 // walk accepts, bbolt must read without a panic, and the keys must be whole:
 // only bytes of keys and values may differ, which the row checksums judge.
 func TestPageWalkStopsWhatBoltCannotRead(t *testing.T) {
+	t.Parallel()
 	orig := boltFile(t, 100)
 	want, err := readThroughBolt(t, orig)
 	if err != nil {
@@ -199,12 +202,12 @@ func TestPageWalkStopsWhatBoltCannotRead(t *testing.T) {
 			t.Errorf("%s: %d rows, want %d", what, len(got), len(want))
 		}
 	}
-	for range 600 {
+	for range 250 {
 		b, bit := bytes.Clone(orig), rnd.IntN(len(orig)*8)
 		b[bit/8] ^= 1 << (bit % 8)
 		try(fmt.Sprintf("bit %d of byte %d flipped", bit%8, bit/8), b)
 	}
-	for range 60 {
+	for range 50 {
 		n := rnd.IntN(len(orig))
 		try(fmt.Sprintf("cut to %d bytes", n), bytes.Clone(orig[:n]))
 	}

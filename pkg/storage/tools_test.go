@@ -117,6 +117,7 @@ func TestRestoreRaisesTheEpochAndReplacesNothing(t *testing.T) {
 }
 
 func TestCompactKeepsEveryRow(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.db")

@@ -104,24 +104,37 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// TestEveryPythonOfTheMachine runs this package's tests with each interpreter that
-// can be found, in a process each, since a process has one Python.
+// TestEveryPythonOfTheMachine runs this package's tests with each libpython that can
+// be found, in a process each, since a process has one Python. The one that this
+// process itself embeds is not tried again.
 func TestEveryPythonOfTheMachine(t *testing.T) {
 	if os.Getenv(pythonEnv) != "" {
 		t.Skip("SKIPPED: this process is already one of those")
 	}
+	tried := make(map[string]string) // the interpreter by the library
+	if own, err := pythons().Find(t.Context(), Request{SearchPath: os.Getenv("PATH")}); err == nil {
+		tried[own.Path] = "this process"
+		t.Logf("%s, Python %s: this process", own.Path, own.Version)
+	}
 	for _, python := range installed(t) {
-		t.Run(python, func(t *testing.T) {
-			lib, err := (*Finder)(nil).Find(t.Context(), Request{Interpreter: python})
-			if err != nil {
-				if !core.IsCode(err, core.CodeUnsupported) {
-					t.Error(err)
-				}
-				t.Logf("not usable: %v", err)
-				return
+		lib, err := (*Finder)(nil).Find(t.Context(), Request{Interpreter: python})
+		if err != nil {
+			if !core.IsCode(err, core.CodeUnsupported) {
+				t.Errorf("%s: %v", python, err)
 			}
+			t.Logf("%s is not usable: %v", python, err)
+			continue
+		}
+		if by, ok := tried[lib.Path]; ok {
+			t.Logf("%s has the library of %s", python, by)
+			continue
+		}
+		tried[lib.Path] = python
+		t.Run(python, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^Test[A-DF-Q]|^TestErrors|^TestEqual", "-test.count=1")
-			cmd.Env = append(os.Environ(), pythonEnv+"="+python)
+			// The race detector's pause at the end finds nothing that goleak does not.
+			cmd.Env = append(os.Environ(), pythonEnv+"="+python, "GORACE=atexit_sleep_ms=0")
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("%s: %v\n%s", lib.Path, err, out)
