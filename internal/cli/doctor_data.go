@@ -162,7 +162,7 @@ func (d *doctor) room(name, dir string) {
 		d.add(name, healthWarn, "see whether the file system is mounted", "%s: %v", dir, err)
 		return
 	}
-	free := int64(st.Bavail) * st.Bsize
+	free := int64(st.Bavail) * int64(st.Bsize)
 	text := fmt.Sprintf("%s free in %s", size(free), dir)
 	switch {
 	case free < leastFree:
@@ -182,7 +182,7 @@ func inMemory(dir string) (bool, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return false, err
 	}
-	return st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC, nil
+	return memoryOnly(&st), nil
 }
 
 // measureSyncs appends to a temporary file and syncs it, again and again, and

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,13 +25,6 @@ func TestMain(m *testing.M) {
 		leave(playRole(role))
 	}
 	goleak.VerifyTestMain(m)
-}
-
-// leave ends a child at once. os.Exit would let the race detector wait for a
-// second, in every launcher and plugin of every test; what it has found by then
-// is on stderr, where [recorder.record] sees it.
-func leave(status int) {
-	syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(status), 0, 0)
 }
 
 // testLauncher is the argument list of a real launcher.
