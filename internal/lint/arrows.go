@@ -64,6 +64,8 @@ var arrows = []arrow{
 		why: "a main hands over to code that tests can import"},
 	{dir: "internal/smoke/...", may: []string{"pkg/core", "internal/version"},
 		why: "the smoke driver sees what a user sees: programs, files and events"},
+	{dir: "internal/pages", std: true,
+		why: "the documentation is tried with the real programs, as a reader has them"},
 	{dir: "internal/mainjob", std: true,
 		why: "the main job is tried with the real programs, as a user has them"},
 	{dir: "internal/bench/...", may: []string{"pkg/...", "internal/..."},

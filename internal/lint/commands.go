@@ -20,8 +20,11 @@ type command struct {
 // inlineCommand matches a command between backquotes in running text.
 var inlineCommand = regexp.MustCompile("`((?:make|rollout|coordinator|worker) [a-z][^`]*)`")
 
+// prompt matches a line of a console block that somebody types: "$ make", "hub$ make".
+var prompt = regexp.MustCompile(`^(?:[a-z][a-z0-9]*)?\$ (.*)$`)
+
 // commands collects the command lines of all Markdown files: every line of a
-// fenced block marked sh, bash or shell, the lines behind "$ " of a console
+// fenced block marked sh, bash or shell, the lines behind the prompts of a console
 // block, and backquoted ones.
 func commands(t *Tree) []command {
 	var all []command
@@ -52,8 +55,8 @@ func commands(t *Tree) []command {
 			case "sh", "bash", "shell":
 				all = append(all, split(f.Path, i+1, strings.TrimPrefix(trimmed, "$ "))...)
 			case "console":
-				if typed, ok := strings.CutPrefix(trimmed, "$ "); ok {
-					all = append(all, split(f.Path, i+1, typed)...)
+				if m := prompt.FindStringSubmatch(trimmed); m != nil {
+					all = append(all, split(f.Path, i+1, m[1])...)
 				}
 			}
 		}
@@ -94,6 +97,8 @@ func checkCommands(t *Tree) []Finding {
 		}
 		what := ""
 		switch base := path.Base(name); {
+		case name == "go" && len(args) > 0 && args[0] == "test":
+			what = wrongTest(t, args[1:])
 		case name == "make":
 			what = wrongTarget(t, rules, args)
 		case base == "rollout" || base == "coordinator" || base == "worker":

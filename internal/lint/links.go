@@ -10,7 +10,7 @@ import (
 // link matches the target of a Markdown link, without its anchor.
 var link = regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
 
-// chapters is the list of the documents beside it.
+// chapters is the list of the documents beside and below it.
 const chapters = "docs/README.md"
 
 // checkLinks wants every relative link of a document to lead to a file or directory
@@ -38,7 +38,7 @@ func checkLinks(t *Tree) []Finding {
 		}
 	}
 	for _, f := range t.Files {
-		if f.Dir() == "docs" && strings.HasSuffix(f.Path, ".md") && f.Path != chapters && !linked[f.Path] {
+		if strings.HasPrefix(f.Path, "docs/") && strings.HasSuffix(f.Path, ".md") && f.Path != chapters && !linked[f.Path] {
 			found = append(found, Finding{chapters, 0, "the list lacks " + f.Path, "add a line that says what it is about"})
 		}
 	}

@@ -59,6 +59,7 @@ func Rules() []Rule {
 		{"makefile", "a target that is listed works", checkMakefile},
 		{"commands", "a documented command can be typed as it stands", checkCommands},
 		{"links", "a reader who follows a link arrives", checkLinks},
+		{"names", "a reader who looks a function up finds it", checkNames},
 		{"length", "a file fits in a reader's head", checkLength},
 		{"directories", "the tree is the architecture diagram", checkDirectories},
 		{"notice", "the licences of what we build on are told", checkNotice},
