@@ -23,6 +23,7 @@ type chunk struct {
 	bytes   int
 	queue   []core.NewItem
 	results changes // of lines that have one already
+	spec    core.JobSpec
 }
 
 func (c *chunk) full() bool { return c.next-c.first >= chunkItems || c.bytes >= chunkBytes }
@@ -94,7 +95,9 @@ func checkSpec(s core.JobSpec) error {
 // takeItems reads items to their end and makes them durable chunk by chunk. It
 // returns how many there were.
 func (b *Book) takeItems(ctx context.Context, j *job, known finished, next func() (core.JobItem, error)) (int64, error) {
-	c := &chunk{}
+	b.mu.Lock()
+	c := &chunk{spec: j.row.Spec} // workers may pull, and so change the row, from now on
+	b.mu.Unlock()
 	for {
 		if err := ctx.Err(); err != nil {
 			return c.next, core.Wrap("jobs: submit", core.CodeCanceled, err)
@@ -154,8 +157,8 @@ func (b *Book) addItem(ctx context.Context, j *job, c *chunk, known finished, it
 	}
 	c.bytes += len(payload)
 	c.queue = append(c.queue, core.NewItem{
-		Payload: payload, Priority: j.row.Spec.Priority,
-		MaxAttempts: orDefault(j.row.Spec.MaxAttempts, b.cfg.MaxAttempts), MaxLosses: orDefault(j.row.Spec.MaxLosses, b.cfg.MaxLosses),
+		Payload: payload, Priority: c.spec.Priority,
+		MaxAttempts: orDefault(c.spec.MaxAttempts, b.cfg.MaxAttempts), MaxLosses: orDefault(c.spec.MaxLosses, b.cfg.MaxLosses),
 	})
 	return nil
 }
@@ -186,7 +189,7 @@ func (b *Book) flush(ctx context.Context, j *job, c *chunk) error {
 	j.counts.Items = c.next
 	j.tell()
 	b.mu.Unlock()
-	*c = chunk{first: c.next, next: c.next}
+	*c = chunk{first: c.next, next: c.next, spec: c.spec}
 	return nil
 }
 
