@@ -279,6 +279,17 @@ func (m *model) Purge(t *rapid.T) {
 	clear(m.keys)
 }
 
+// Discard forgets the queue if it holds nothing; keys of finished items count.
+func (m *model) Discard(t *rapid.T) {
+	gone, err := m.queue.Discard(context.Background(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if gone && (len(m.items) > 0 || len(m.keys) > 0) {
+		t.Fatalf("discarded with %d items and %d keys", len(m.items), len(m.keys))
+	}
+}
+
 // Check compares the counts and the order of everything after each step.
 func (m *model) Check(t *rapid.T) {
 	st, err := m.queue.Stats(context.Background(), "q")
@@ -314,7 +325,7 @@ func TestQueueModel(t *testing.T) {
 		}()
 		t.Repeat(map[string]func(*rapid.T){
 			"enqueue": m.Enqueue, "dequeue": m.Dequeue, "dequeue2": m.Dequeue, "ack": m.Ack, "nack": m.Nack, "release": m.ReleaseOwner,
-			"requeue dead": m.RequeueDead, "stale": m.Stale, "restart": m.Restart, "purge": m.Purge, "": m.Check,
+			"requeue dead": m.RequeueDead, "stale": m.Stale, "restart": m.Restart, "purge": m.Purge, "discard": m.Discard, "": m.Check,
 		})
 	})
 }

@@ -189,24 +189,11 @@ func (q *Queue) Purge(ctx context.Context, queue string) (int, error) {
 		return 0, err
 	}
 	q.mu.Lock()
-	ix := q.queues[queue]
-	for ix != nil && !q.closed && ix.purging {
-		q.cond.Wait()
-		ix = q.queues[queue]
-	}
-	if ix == nil || q.closed {
-		closed := q.closed
+	ix, err := q.close(op, queue)
+	if ix == nil {
 		q.mu.Unlock()
-		if closed {
-			return 0, errClosed(op)
-		}
-		return 0, nil
+		return 0, err
 	}
-	ix.purging = true
-	for ix.busy > 0 {
-		q.cond.Wait()
-	}
-	ix.busy++ // so that Close waits for the rows to be gone
 	for _, l := range ix.leases {
 		q.drop(ix, l)
 	}
@@ -232,9 +219,7 @@ func (q *Queue) Purge(ctx context.Context, queue string) (int, error) {
 		left.ix.added, left.ix.acked = ix.added, ix.acked
 		q.adopt(left)
 	}
-	ix.busy--
-	ix.purging = false
-	q.cond.Broadcast()
+	q.reopen(ix)
 	return total, core.WithOp(op, err)
 }
 

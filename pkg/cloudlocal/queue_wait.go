@@ -58,11 +58,15 @@ func (q *Queue) await(ctx context.Context, queues []string, wait time.Duration) 
 	return woken, err
 }
 
-// leave removes a waiter from every queue that it joined. mu is held.
+// leave removes a waiter from every queue that it joined, and with the last one a
+// queue that was only waited for. mu is held.
 func (q *Queue) leave(w *waiter, queues []string) {
 	for _, name := range queues {
 		if ix := q.queues[name]; ix != nil {
 			ix.waiters = slices.DeleteFunc(ix.waiters, func(o *waiter) bool { return o == w })
+			if len(ix.waiters) == 0 && ix.high == 0 && ix.busy == 0 {
+				delete(q.queues, name)
+			}
 		}
 	}
 }

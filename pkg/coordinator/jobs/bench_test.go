@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"sync"
@@ -33,6 +34,94 @@ func BenchmarkItems(b *testing.B) {
 	}
 }
 
+// BenchmarkFinishedJobs is what a coordinator keeps of jobs that have ended: heap for
+// each, and the time to open again with all of them.
+func BenchmarkFinishedJobs(b *testing.B) {
+	const n = 10_000
+	for range b.N {
+		r := newBenchRoom(b)
+		book, queue := r.open(b)
+		run, stop := context.WithCancel(b.Context())
+		var workers, submitters sync.WaitGroup
+		for w := range byte(4) {
+			workers.Go(func() { benchWorker(b, run, book, ref(w+1, 1)) })
+		}
+		before := heap()
+		for range 32 {
+			submitters.Go(func() {
+				for range n / 32 {
+					j, err := book.Submit(run, spec, lines("a", "b", "c"))
+					if err == nil {
+						err = book.Results(run, j.ID, 0, true, func(core.ItemResult) error { return nil })
+					}
+					if err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		submitters.Wait()
+		b.ReportMetric((heap()-before)/n, "B/job")
+		stop()
+		workers.Wait()
+		if err := errors.Join(book.Close(), queue.Close()); err != nil {
+			b.Fatal(err)
+		}
+		again := time.Now()
+		book, queue = r.open(b)
+		b.ReportMetric(float64(time.Since(again).Milliseconds()), "open-ms")
+		r.close(b, book, queue)
+	}
+}
+
+// heap returns the bytes that are reachable.
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
+}
+
+// benchRoom is a directory with a store and objects, on which books are opened.
+type benchRoom struct {
+	store   *storage.Store
+	objects *cloudlocal.Objects
+}
+
+func newBenchRoom(b *testing.B) *benchRoom {
+	dir := b.TempDir()
+	store, err := storage.Open(b.Context(), storage.Config{Path: filepath.Join(dir, "rollout.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	objects, err := cloudlocal.OpenObjects(b.Context(), cloudlocal.ObjectsConfig{Root: filepath.Join(dir, "objects")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &benchRoom{store, objects}
+}
+
+func (r *benchRoom) open(b *testing.B) (*Book, *cloudlocal.Queue) {
+	queue, err := cloudlocal.OpenQueue(b.Context(), cloudlocal.QueueConfig{Storage: r.store, Objects: r.objects, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	book, err := Open(b.Context(), Config{Storage: r.store, Queue: queue, Objects: r.objects, Record: recordTo(r.store)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return book, queue
+}
+
+func (r *benchRoom) close(b *testing.B, book *Book, queue *cloudlocal.Queue) {
+	for _, c := range []io.Closer{book, queue, r.objects, r.store} {
+		if err := c.Close(); err != nil {
+			b.Error(err)
+		}
+	}
+}
+
 var rssAnon = regexp.MustCompile(`(?m)^RssAnon:\s+(\d+) kB$`)
 
 // anonymous returns the memory of this process that no file stands behind.
@@ -53,27 +142,8 @@ func anonymous(b *testing.B) float64 {
 }
 
 func benchItems(b *testing.B, n int) {
-	ctx, dir := b.Context(), b.TempDir()
-	store, err := storage.Open(ctx, storage.Config{Path: filepath.Join(dir, "rollout.db")})
-	if err != nil {
-		b.Fatal(err)
-	}
-	objects, err := cloudlocal.OpenObjects(ctx, cloudlocal.ObjectsConfig{Root: filepath.Join(dir, "objects")})
-	if err != nil {
-		b.Fatal(err)
-	}
-	open := func() (*Book, *cloudlocal.Queue) {
-		queue, err := cloudlocal.OpenQueue(ctx, cloudlocal.QueueConfig{Storage: store, Objects: objects, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			b.Fatal(err)
-		}
-		book, err := Open(ctx, Config{Storage: store, Queue: queue, Objects: objects, Record: recordTo(store)})
-		if err != nil {
-			b.Fatal(err)
-		}
-		return book, queue
-	}
-	book, queue := open()
+	ctx, room := b.Context(), newBenchRoom(b)
+	book, queue := room.open(b)
 	debug.FreeOSMemory()
 	before := anonymous(b)
 	peak := watchMemory(b)
@@ -94,7 +164,7 @@ func benchItems(b *testing.B, n int) {
 		b.Fatal(err)
 	}
 	again := time.Now()
-	book, queue = open()
+	book, queue = room.open(b)
 	b.ReportMetric(float64(time.Since(again).Milliseconds()), "open-ms")
 	var workers sync.WaitGroup
 	run, stop := context.WithCancel(ctx)
@@ -111,11 +181,7 @@ func benchItems(b *testing.B, n int) {
 	b.ReportMetric(float64(submitted.Nanoseconds())/float64(n), "submit-ns/item")
 	b.ReportMetric(float64(whole.Nanoseconds())/float64(n), "ns/item")
 	b.ReportMetric(peak()-before, "grown-B")
-	for _, c := range []io.Closer{book, queue, objects, store} {
-		if err := c.Close(); err != nil {
-			b.Error(err)
-		}
-	}
+	room.close(b, book, queue)
 }
 
 // watchMemory returns a function that ends the watching and returns the most

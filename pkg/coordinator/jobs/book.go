@@ -259,7 +259,25 @@ func (b *Book) endJob(ctx context.Context, j *job, state core.JobState, reason s
 	j.row, j.counts = row, row.Counts
 	b.retire(j)
 	b.mu.Unlock()
+	b.discard(ctx, j.id)
 	return nil
+}
+
+// discarder is a queue that can forget a queue which holds nothing.
+type discarder interface {
+	Discard(ctx context.Context, queue string) (bool, error)
+}
+
+// discard lets the queue of a job that has ended go, unless dead items are kept in it
+// for an operator. Where that fails the next start does it.
+func (b *Book) discard(ctx context.Context, id core.JobID) {
+	q, ok := b.cfg.Queue.(discarder)
+	if !ok {
+		return
+	}
+	if _, err := q.Discard(ctx, queueOf(id)); err != nil && !errGone(err) {
+		b.log.Warn("the queue of a finished job could not be let go yet", "job_id", id, "error", err)
+	}
 }
 
 func jobEvent(topic string, id core.JobID, row jobRow) core.Event {

@@ -135,5 +135,8 @@ func (b *Book) DropDead(ctx context.Context, id core.JobID, items ...core.ItemID
 		return 0, core.WithOp("jobs: drop dead", err)
 	}
 	n, err := b.cfg.Queue.DropDead(ctx, queueOf(id), items...)
+	if err == nil && j == nil {
+		b.discard(context.WithoutCancel(ctx), id)
+	}
 	return n, core.WithOp("jobs: drop dead", err)
 }

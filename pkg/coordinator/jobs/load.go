@@ -10,6 +10,7 @@ import (
 // load rebuilds the active jobs.
 func (b *Book) load(ctx context.Context) error {
 	var resume []*job
+	var over []core.JobID
 	for e, err := range b.cfg.Storage.Iterate(ctx, core.NewKey(core.NamespaceJobs), core.ScanOptions{}) {
 		if err != nil {
 			return err
@@ -23,6 +24,7 @@ func (b *Book) load(ctx context.Context) error {
 			return err
 		}
 		if ended(row.State) && !row.Ending {
+			over = append(over, id)
 			continue
 		}
 		j := &job{id: id, row: row}
@@ -33,6 +35,9 @@ func (b *Book) load(ctx context.Context) error {
 			j.row.Ending, j.row.Reason, j.row.Code = true, "the coordinator stopped while the items were being submitted", core.CodeCanceled
 		}
 		resume = append(resume, j)
+	}
+	for _, id := range over { // it was not let go before the end
+		b.discard(ctx, id)
 	}
 	for _, j := range resume {
 		b.mu.Lock()

@@ -88,3 +88,60 @@ func TestFailuresAreRetriedOrFinal(t *testing.T) {
 		t.Errorf("attempts used up: %+v", rs[1])
 	}
 }
+
+// TestTheQueueOfAFinishedJobGoes follows what the queue keeps of jobs that have ended:
+// nothing, unless dead items wait for an operator.
+func TestTheQueueOfAFinishedJobGoes(t *testing.T) {
+	b := newBench(t)
+	left := func(want ...core.JobID) {
+		t.Helper()
+		names, err := b.queue.Queues(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(names) != len(want) || len(want) > 0 && names[0] != queueOf(want[0]) {
+			t.Errorf("queues %v are left, want those of %v", names, want)
+		}
+	}
+	s := b.attach(ref(1, 1))
+	good := b.submit(spec, "a", "b")
+	b.accept(s, answer(b.pull(s, 2)...))
+	b.results(good.ID, true)
+	left()
+
+	once := spec
+	once.MaxAttempts = 1
+	bad := b.submit(once, "a")
+	fail := func() {
+		t.Helper()
+		b.accept(s, []core.WorkResult{{Lease: b.pull(s, 1)[0].Lease, Err: core.Errorf("", core.CodeTransient, "no")}})
+		b.results(bad.ID, true)
+	}
+	fail()
+	left(bad.ID)
+	b.restart()
+	left(bad.ID)
+	s = b.attach(ref(1, 1))
+	if n, err := b.book.RequeueDead(t.Context(), bad.ID); err != nil || n != 1 {
+		t.Fatalf("requeued %d, %v", n, err)
+	}
+	fail()
+	if n, err := b.book.DropDead(t.Context(), bad.ID); err != nil || n != 1 {
+		t.Fatalf("dropped %d, %v", n, err)
+	}
+	left()
+	if rs := b.results(bad.ID, true); len(rs) != 1 || rs[0].Status != core.ResultDead {
+		t.Errorf("the dropped item's result is %+v", rs)
+	}
+
+	gone := b.submit(spec, "a", "b", "c")
+	if err := b.book.CancelJob(t.Context(), gone.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	left()
+	for id, want := range map[core.JobID]int{good.ID: 2, bad.ID: 1, gone.ID: 3} {
+		if rs := b.results(id, false); len(rs) != want {
+			t.Errorf("%d results of job %s, want %d", len(rs), id, want)
+		}
+	}
+}
