@@ -36,13 +36,13 @@ type child struct {
 	stderr bytes.Buffer
 }
 
-func (s *site) child(name string) *child {
+func (s *site) child(name string, extra ...string) *child {
 	s.t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	c := &child{cmd: exec.Command(exe, "--addr", s.addr, "--data-dir", s.path(name), "--tls-dir", s.tls())}
+	c := &child{cmd: exec.Command(exe, append([]string{"--addr", s.addr, "--data-dir", s.path(name), "--tls-dir", s.tls()}, extra...)...)}
 	c.cmd.Env = append(os.Environ(), childEnv+"=worker")
 	c.cmd.Stdout, c.cmd.Stderr = &c.stdout, &c.stderr
 	if err := c.cmd.Start(); err != nil {

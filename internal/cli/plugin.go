@@ -30,6 +30,9 @@ func readPlugin(ref string) (core.Manifest, error) {
 // withPluginHost runs f with a host of its own that leaves nothing behind. What
 // plugins write goes to stderr.
 func (t *tool) withPluginHost(ctx context.Context, f func(h *pluginhost.Host) error) (err error) {
+	if t.stdout, err = ownStdout(t.stdout); err != nil {
+		return err
+	}
 	launch, err := launcher()
 	if err != nil {
 		return err

@@ -76,6 +76,9 @@ func Worker(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.W
 		err = o.check()
 	}
 	if err == nil && goOn {
+		stdout, err = ownStdout(stdout)
+	}
+	if err == nil && goOn {
 		err = o.serve(ctx, config.Worker, stdout, stderr, o.openWorker)
 	}
 	if err != nil {
