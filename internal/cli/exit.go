@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -20,13 +21,16 @@ const (
 )
 
 // usageError is a wrong command line.
-type usageError struct{ err error }
+type usageError struct {
+	err  error
+	page string // the command whose help tells the right one; empty: the program's
+}
 
 func (u usageError) Error() string { return u.err.Error() }
 func (u usageError) Unwrap() error { return u.err }
 
 // usagef makes a wrong command line's error.
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+func usagef(format string, args ...any) error { return usageError{err: fmt.Errorf(format, args...)} }
 
 // exitCode maps what ended a program to its status.
 func exitCode(err error) int {
@@ -59,7 +63,7 @@ func report(w io.Writer, program string, err error) {
 	case errors.As(err, &vs):
 		fmt.Fprintf(w, "%s: the configuration has %s\n%s\n", program, count(len(vs), "mistake"), vs.Error())
 	case errors.As(err, &u):
-		fmt.Fprintf(w, "%s: %s\nsee %s --help\n", program, oneLine(err), program)
+		fmt.Fprintf(w, "%s: %s\nsee %s --help\n", program, oneLine(err), cmp.Or(u.page, program))
 	default:
 		fmt.Fprintf(w, "%s: %s\n", program, strings.TrimPrefix(oneLine(err), program+": "))
 	}

@@ -43,6 +43,12 @@ func newOptions(program, help string, protocols [2]int) *options {
 	return o
 }
 
+// names returns the flags' names.
+func (o *options) names() (names []string) {
+	o.set.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+	return names
+}
+
 // versionLine is what --version prints after the program's name.
 func versionLine(protocols [2]int) string {
 	speaks := fmt.Sprint(protocols[0])
@@ -71,7 +77,7 @@ func (o *options) parse(args []string, stdout io.Writer) (goOn bool, err error) 
 		_, err := io.WriteString(stdout, o.help)
 		return false, err
 	case err != nil:
-		return false, usageError{err}
+		return false, usageError{err: nearFlag(err, o.names())}
 	case o.version:
 		_, err := fmt.Fprintf(stdout, "%s %s\n", o.program, versionLine(o.protocols))
 		return false, err

@@ -68,7 +68,7 @@ func parseIDs(texts []string) ([]core.ContentID, error) {
 	for i, s := range texts {
 		id, err := core.ParseContentID(s)
 		if err != nil {
-			return nil, usageError{err}
+			return nil, usageError{err: err}
 		}
 		ids[i] = id
 	}

@@ -76,13 +76,13 @@ func newRoot(t *tool) *cobra.Command {
 	root := &cobra.Command{
 		Use: "rollout", Short: "Ask a coordinator and tell it what to do", Long: operatorHelp,
 		Version: versionLine([2]int{coordinator.ProtocolMin, coordinator.ProtocolMax}), SilenceErrors: true, SilenceUsage: true,
-		Args: cobra.ArbitraryArgs, RunE: noCommand, SuggestionsMinimumDistance: 2,
+		Args: cobra.ArbitraryArgs, RunE: noCommand,
 	}
 	root.SetVersionTemplate("rollout {{.Version}}\n")
 	root.SetIn(t.stdin)
 	root.SetOut(t.stdout)
 	root.SetErr(t.stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(wrongFlag)
 	f := root.PersistentFlags()
 	f.StringArrayVar(&t.files, "config", nil, "read a TOML `file`; may be repeated")
 	f.StringVar(&t.dataDir, "data-dir", "", "where the defaults lie (default ./data)")
@@ -92,6 +92,7 @@ func newRoot(t *tool) *cobra.Command {
 	f.DurationVar(&t.timeout, "timeout", defaultTimeout, "how long to try to reach the coordinator")
 	f.BoolVar(&t.json, "json", false, "print JSON for programs")
 	root.AddCommand(nouns(t)...)
+	t.giveHints(root)
 	return root
 }
 
@@ -100,16 +101,12 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
 	}
-	msg := fmt.Sprintf("%q is no command of %s", args[0], cmd.CommandPath())
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		msg += fmt.Sprintf(", did you mean %q?", near[0])
-	}
-	return usageError{fmt.Errorf("%s", msg)}
+	return wrongCommand(cmd, args[0])
 }
 
 // group makes a noun whose verbs are commands of their own.
 func group(noun cobra.Command, verbs ...*cobra.Command) *cobra.Command {
-	noun.Args, noun.RunE, noun.SuggestionsMinimumDistance = cobra.ArbitraryArgs, noCommand, 2
+	noun.Args, noun.RunE = cobra.ArbitraryArgs, noCommand
 	noun.AddCommand(verbs...)
 	return &noun
 }
@@ -118,7 +115,10 @@ func group(noun cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usagef("%w; usage: %s", err, cmd.UseLine())
+			if cmd.HasSubCommands() && len(args) > 0 {
+				return wrongCommand(cmd, args[0])
+			}
+			return usageError{err: fmt.Errorf("%w; usage: %s", err, cmd.UseLine()), page: cmd.CommandPath()}
 		}
 		return nil
 	}

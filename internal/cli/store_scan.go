@@ -53,12 +53,13 @@ func storeScanCmd(t *tool) *cobra.Command {
 		Use: "scan PATH [NAMESPACE]", Short: "Print the rows of a closed store, of every run, in key order",
 		Long: "scan prints one line for each row; with --json an object with namespace, run_id, path,\n" +
 			"revision and value. A value is shown as JSON where it is MessagePack or a JSON\n" +
-			"object, as a string where it is text, and as {\"base64\": ...} otherwise. Without NAMESPACE all of them are printed.",
+			"object, as a string where it is text, and as {\"base64\": ...} otherwise. Without\n" +
+			"NAMESPACE all of them are printed.",
 		Args: args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			if len(a) == 2 {
 				if err := core.Namespace(a[1]).Validate(); err != nil {
-					return usageError{err}
+					return usageError{err: err}
 				}
 			}
 			return openClosed(cmd.Context(), a[0], func(s *storage.Store) error {

@@ -68,7 +68,7 @@ func forgetCmd(t *tool) *cobra.Command {
 func workerID(s string) (core.WorkerID, error) {
 	id, err := core.ParseWorkerID(s)
 	if err != nil {
-		return id, usageError{err}
+		return id, usageError{err: err}
 	}
 	return id, nil
 }

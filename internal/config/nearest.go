@@ -2,6 +2,10 @@ package config
 
 import "strings"
 
+// Nearest returns the known name that a user may have meant by name, or empty when none
+// is close.
+func Nearest(name string, known []string) string { return nearest(name, known) }
+
 // nearest returns the known name closest to name, or empty when none is close. A
 // name whose last part is known counts as close whatever its table is.
 func nearest(name string, known []string) string {
