@@ -99,17 +99,17 @@ func TestR1CoordinatorKilled(t *testing.T) {
 
 // TestR1FindsAcknowledgementBeforeCommit shows that the harness above can fail.
 func TestR1FindsAcknowledgementBeforeCommit(t *testing.T) {
-	wrong := killRounds{rounds: 40, minAcks: killWriters, bug: "ack early"}.run(t)
+	wrong := killRounds{rounds: 200, minAcks: killWriters, bug: "ack early"}.run(t)
 	if !mentions(wrong, "lost") {
-		t.Errorf("40 kills of a store that acknowledges before it commits found only %q", wrong)
+		t.Errorf("200 kills of a store that acknowledges before it commits found only %q", wrong)
 	}
 }
 
 // TestR1FindsEventBeforeCommit shows the same for what watchers see.
 func TestR1FindsEventBeforeCommit(t *testing.T) {
-	wrong := killRounds{rounds: 40, minAcks: killWriters, bug: "publish early"}.run(t)
+	wrong := killRounds{rounds: 200, minAcks: killWriters, bug: "publish early"}.run(t)
 	if !mentions(wrong, "a watcher saw") {
-		t.Errorf("40 kills of a store that publishes before it commits found only %q", wrong)
+		t.Errorf("200 kills of a store that publishes before it commits found only %q", wrong)
 	}
 }
 

@@ -43,6 +43,8 @@ func reopening(t testing.TB, change func(*Config)) *coretest.StorageFixture {
 }
 
 func TestConformance(t *testing.T) {
-	coretest.RunStorage(t, func(t *testing.T) *coretest.StorageFixture { return reopening(t, nil) },
-		coretest.StorageOptions{HistoryEvents: kitHistory})
+	coretest.RunStorage(t, func(t *testing.T) *coretest.StorageFixture {
+		t.Parallel() // most of it waits for the disk
+		return reopening(t, nil)
+	}, coretest.StorageOptions{HistoryEvents: kitHistory})
 }

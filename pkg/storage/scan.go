@@ -121,11 +121,10 @@ func (s *Store) walk(ctx context.Context, tx *bolt.Tx, p scanPlan, out *scanned)
 		if err != nil {
 			return err
 		}
-		key, err := arena.Decode(p.ns, k)
-		if err != nil {
+		out.rows = append(out.rows, core.Entry{Value: arena.Copy(r.value), Revision: r.rev})
+		if err := arena.DecodeInto(&out.rows[len(out.rows)-1].Key, p.ns, k); err != nil {
 			return core.WithOp(opScan, err)
 		}
-		out.rows = append(out.rows, core.Entry{Key: key, Value: arena.Copy(r.value), Revision: r.rev})
 		out.found.add(r.crc)
 		if p.digest {
 			out.digest.Add(k, r.rev)
@@ -175,9 +174,13 @@ func (c *cursor) next() (k, v []byte) {
 	return c.within(k, v)
 }
 
-// within ends the walk beyond the bounds. Seek may land beyond the far bound too.
+// within ends the walk beyond the bound that it moves towards. The other one is
+// behind it from the first row on: where Seek finds lo, or the row before hi.
 func (c *cursor) within(k, v []byte) ([]byte, []byte) {
-	if k == nil || bytes.Compare(k, c.lo) < 0 || c.hi != nil && bytes.Compare(k, c.hi) >= 0 {
+	switch {
+	case k == nil,
+		c.reverse && bytes.Compare(k, c.lo) < 0,
+		!c.reverse && c.hi != nil && bytes.Compare(k, c.hi) >= 0:
 		return nil, nil
 	}
 	return k, v

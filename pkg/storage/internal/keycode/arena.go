@@ -2,15 +2,16 @@ package keycode
 
 import (
 	"bytes"
+	"strings"
 	"unsafe"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
 )
 
-// maxChunk bounds one shared allocation of an [Arena], in bytes: small enough
-// for a size class of the allocator. It also bounds what one retained row
-// keeps alive beyond itself.
-const maxChunk = 16 << 10
+// maxChunk bounds one shared allocation of an [Arena], in bytes: the largest size
+// class of the allocator. It also bounds what one retained row keeps alive beyond
+// itself.
+const maxChunk = 32 << 10
 
 // Arena hands out small pieces of shared allocations, so that decoding many rows
 // costs few of them. Pieces never overlap and have no spare capacity; a piece
@@ -23,14 +24,24 @@ type Arena struct {
 	nextP int      // size of the next chunk of paths
 }
 
-// Bytes returns n fresh bytes, which the caller fills.
+// uncleared returns at least n bytes, n > 0, with any content. Clearing what is about
+// to be written over costs a scan as much as its checksums; only a builder's memory
+// comes without.
+func uncleared(n int) []byte {
+	var b strings.Builder
+	b.Grow(n)
+	b.WriteByte(0) // an empty string has no address to speak of
+	return unsafe.Slice(unsafe.StringData(b.String()), b.Cap())
+}
+
+// Bytes returns n fresh bytes with any content, which the caller fills.
 func (a *Arena) Bytes(n int) []byte {
 	if n > len(a.bytes) {
 		if n > maxChunk/4 {
 			return make([]byte, n)
 		}
 		a.nextB = min(max(2*a.nextB, 512), maxChunk)
-		a.bytes = make([]byte, max(a.nextB, n))
+		a.bytes = uncleared(max(a.nextB, n))
 	}
 	b := a.bytes[:n:n]
 	a.bytes = a.bytes[n:]
@@ -58,28 +69,34 @@ func (a *Arena) path(n int) []string {
 }
 
 // Decode is [Decode] with the arena's memory.
-func (a *Arena) Decode(ns core.Namespace, enc []byte) (core.Key, error) {
-	key := core.Key{Namespace: ns}
+func (a *Arena) Decode(ns core.Namespace, enc []byte) (key core.Key, err error) {
+	err = a.DecodeInto(&key, ns, enc)
+	return key, err
+}
+
+// DecodeInto is Decode for an empty key that has its place already.
+func (a *Arena) DecodeInto(key *core.Key, ns core.Namespace, enc []byte) error {
+	key.Namespace = ns
 	group := Group(enc)
 	if group == nil {
-		return core.Key{}, damaged(ns, enc)
+		return damaged(ns, enc)
 	}
 	if len(group) == GroupLenRun {
 		copy(key.Run[:], group[1:])
 		if key.Run.IsZero() {
-			return core.Key{}, damaged(ns, enc)
+			return damaged(ns, enc)
 		}
 	}
 	rest := enc[len(group):]
 	n := bytes.Count(rest, []byte{terminator})
 	if n == 0 {
 		if len(rest) > 0 {
-			return core.Key{}, damaged(ns, enc)
+			return damaged(ns, enc)
 		}
-		return key, nil
+		return nil
 	}
 	if n > core.MaxKeySegments || rest[len(rest)-1] != terminator {
-		return core.Key{}, damaged(ns, enc)
+		return damaged(ns, enc)
 	}
 	text := a.Bytes(len(rest))
 	key.Path = a.path(n)
@@ -88,7 +105,7 @@ func (a *Arena) Decode(ns core.Namespace, enc []byte) (core.Key, error) {
 		end := bytes.IndexByte(rest, terminator)
 		seg, ok := unescape(text[:0], rest[:end])
 		if !ok {
-			return core.Key{}, damaged(ns, enc)
+			return damaged(ns, enc)
 		}
 		total += len(seg)
 		// The bytes are written once, above, and never again: the arena gives each
@@ -99,9 +116,9 @@ func (a *Arena) Decode(ns core.Namespace, enc []byte) (core.Key, error) {
 		text, rest = text[len(seg):], rest[end+1:]
 	}
 	if total > core.MaxKeyLen {
-		return core.Key{}, damaged(ns, enc)
+		return damaged(ns, enc)
 	}
-	return key, nil
+	return nil
 }
 
 // unescape appends the segment that enc stands for to dst, whose capacity
