@@ -40,7 +40,10 @@ var (
 	prompt      = regexp.MustCompile(`^([a-z][a-z0-9]*)?\$ (.*)$`)
 )
 
-// Parse reads a page.
+// generated begins the line below which a test writes the page.
+const generated = "<!-- From here on the text comes from"
+
+// Parse reads a page, as far as people write it.
 func Parse(path, text string) (*Page, error) {
 	p := &Page{Path: path}
 	var (
@@ -62,6 +65,8 @@ func Parse(path, text string) (*Page, error) {
 			block.Line, block.Lang = i+1, strings.TrimPrefix(trimmed, "```")
 			open, next, end = &block, Block{}, "```"
 			indent, _, _ = strings.Cut(line, "`")
+		case strings.HasPrefix(trimmed, generated):
+			return p, nil
 		case trimmed == "<!-- setup":
 			indent = ""
 			open, end = &Block{Line: i + 1, Lang: "setup"}, "-->"

@@ -87,7 +87,7 @@ func TestPages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := 0
+	count, topics := 0, documented(t)
 	for _, page := range pages(t) {
 		if !page.runs() {
 			continue
@@ -99,6 +99,7 @@ func TestPages(t *testing.T) {
 			defer cancel()
 			r := runner(t)
 			r.Programs = bin
+			r.Look = func(dir string) { lookAtEvents(t, dir, topics) }
 			if err := r.Run(ctx, page); err != nil {
 				t.Error(err)
 			}

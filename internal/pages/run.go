@@ -20,10 +20,11 @@ var others = []string{"0.0.0.0:50051", "hub.example.net:50051"}
 
 // Runner says where and how pages run.
 type Runner struct {
-	Root     string // the repository
-	Programs string // directory with coordinator, rollout and worker; "": bin of the repository
-	Scratch  string // directories of the pages are made here
-	All      bool   // slow blocks too
+	Root     string           // the repository
+	Programs string           // directory with coordinator, rollout and worker; "": bin of the repository
+	Scratch  string           // directories of the pages are made here
+	All      bool             // slow blocks too
+	Look     func(dir string) // at what a page leaves behind; may be nil
 	Log      func(format string, args ...any)
 }
 
@@ -294,6 +295,9 @@ func (s *session) end() error {
 	}
 	for _, sh := range s.shells {
 		errs = append(errs, sh.close())
+	}
+	if s.Look != nil {
+		s.Look(s.dir)
 	}
 	if s.dir != s.Root {
 		errs = append(errs, os.RemoveAll(s.dir))
