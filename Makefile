@@ -26,7 +26,7 @@ BIN ?= bin
 
 BUF := go tool -modfile=tools/buf.mod buf
 
-.PHONY: help setup build dist dist-check test smoke demo bench chaos chaos-power chaos-hosts proto fmt lint FORCE
+.PHONY: help setup build dist dist-check test smoke demo docs bench chaos chaos-power chaos-hosts proto fmt lint FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-zA-Z%_-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ smoke: ## Start the real programs and try the main paths
 
 demo: ## Score a sample on two workers and kill one halfway (DATA=FILE, PASSES=N)
 	@scripts/preflight.sh scripts/demo.sh
+
+docs: ## Type every command of the documentation in a fresh clone, and compare what it prints
+	@scripts/preflight.sh scripts/docs.sh $(ARGS)
 
 bench: ## Measure each row beside its baseline and print the ratios (ARGS="-run storage")
 	@go run ./internal/bench $(ARGS)

@@ -1,7 +1,7 @@
 // Command pages runs the commands of the documentation, as a reader would type them,
 // and compares what they print with what the page shows.
 //
-//	go run ./internal/pages [-all] [-programs DIR] [PAGE...]
+//	go run ./internal/pages [-all] [-skip COMMAND]... [-programs DIR] [PAGE...]
 //
 // A fenced block marked console holds what stands behind its prompts and, below each
 // command, what that prints. The blocks of a page run in their order, in one shell,

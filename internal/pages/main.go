@@ -27,6 +27,11 @@ func run(args []string, out io.Writer) error {
 	root := flags.String("root", ".", "the repository")
 	programs := flags.String("programs", "", "`directory` with the programs (default: bin of the repository, as the pages build it)")
 	all := flags.Bool("all", false, "run the slow blocks too")
+	var skip []string
+	flags.Func("skip", "leave out this `command`; may be repeated", func(command string) error {
+		skip = append(skip, command)
+		return nil
+	})
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -44,7 +49,7 @@ func run(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	r := &Runner{Root: dir, Programs: *programs, Scratch: scratch, All: *all, Log: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }}
+	r := &Runner{Root: dir, Programs: *programs, Scratch: scratch, All: *all, Skip: skip, Log: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }}
 	for _, file := range files {
 		page, err := Load(dir, file)
 		if err != nil {
