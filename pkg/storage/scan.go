@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"iter"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -121,10 +122,12 @@ func (s *Store) walk(ctx context.Context, tx *bolt.Tx, p scanPlan, out *scanned)
 		if err != nil {
 			return err
 		}
-		out.rows = append(out.rows, core.Entry{Value: arena.Copy(r.value), Revision: r.rev})
-		if err := arena.DecodeInto(&out.rows[len(out.rows)-1].Key, p.ns, k); err != nil {
+		out.rows = slices.Grow(out.rows, 1)[:len(out.rows)+1]
+		e := &out.rows[len(out.rows)-1] // of an earlier piece, perhaps
+		if err := arena.DecodeInto(&e.Key, p.ns, k); err != nil {
 			return core.WithOp(opScan, err)
 		}
+		e.Value, e.Revision = arena.Copy(r.value), r.rev
 		out.found.add(r.crc)
 		if p.digest {
 			out.digest.Add(k, r.rev)

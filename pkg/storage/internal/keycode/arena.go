@@ -74,9 +74,9 @@ func (a *Arena) Decode(ns core.Namespace, enc []byte) (key core.Key, err error) 
 	return key, err
 }
 
-// DecodeInto is Decode for an empty key that has its place already.
+// DecodeInto is Decode into a key that has its place already, with any content.
 func (a *Arena) DecodeInto(key *core.Key, ns core.Namespace, enc []byte) error {
-	key.Namespace = ns
+	*key = core.Key{Namespace: ns}
 	group := Group(enc)
 	if group == nil {
 		return damaged(ns, enc)
@@ -102,7 +102,10 @@ func (a *Arena) DecodeInto(key *core.Key, ns core.Namespace, enc []byte) error {
 	key.Path = a.path(n)
 	total := 0
 	for i := range key.Path {
-		end := bytes.IndexByte(rest, terminator)
+		end := len(rest) - 1 // of the last segment
+		if i < n-1 {
+			end = bytes.IndexByte(rest, terminator)
+		}
 		seg, ok := unescape(text[:0], rest[:end])
 		if !ok {
 			return damaged(ns, enc)

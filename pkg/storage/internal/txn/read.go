@@ -204,8 +204,8 @@ func Pieces(opts core.ScanOptions, scan func(core.ScanOptions) (rows []core.Entr
 				last := rows[len(rows)-1].Key.Child() // the caller may change its own
 				after = &last
 			}
-			for _, e := range rows {
-				if !yield(e, nil) {
+			for i := range rows { // entries are large, and copied once
+				if !yield(rows[i], nil) {
 					return
 				}
 			}
