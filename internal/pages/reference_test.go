@@ -195,3 +195,22 @@ func lookAtEvents(t *testing.T, dir string, topics map[string]string) {
 		t.Error(err)
 	}
 }
+
+// TestChaptersSayWhatAChapterSays wants each part's chapter to say what the part
+// promises, how it fails and how that is proven, in this order.
+func TestChaptersSayWhatAChapterSays(t *testing.T) {
+	for _, part := range []string{"proto", "storage", "cloud-local", "queue", "transport", "plugin-host", "python-bridge", "coordinator", "worker", "work", "smoke-test"} {
+		text, at := read(t, "docs/"+part+".md"), 0
+		for _, heading := range []string{"What it promises", "How it fails", "How it is proven"} {
+			i := strings.Index(text[at:], "\n## "+heading)
+			if i < 0 {
+				i = strings.Index(text[at:], "\n"+heading) // of one of several things in a chapter
+			}
+			if i < 0 {
+				t.Errorf("docs/%s.md does not say %q, in its place", part, heading)
+				break
+			}
+			at += i
+		}
+	}
+}
