@@ -5,6 +5,7 @@ package cabi
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,8 +64,9 @@ func TestR27GoUnderAddressSanitizer(t *testing.T) {
 	}
 }
 
-// TestR27MemoryStaysFlat makes many calls of every outcome and compares the memory
-// of the process before and after.
+// TestR27MemoryStaysFlat makes many calls of every outcome in several stretches and
+// compares the memory of the process after each. The collector may keep more after one
+// stretch than after another; a leak grows in every one.
 func TestR27MemoryStaysFlat(t *testing.T) {
 	lib := openBuilt(t, "testdata/v2.c")
 	plugin, err := Start(t.Context(), lib, nil, 1)
@@ -88,14 +90,17 @@ func TestR27MemoryStaysFlat(t *testing.T) {
 			}
 		}
 	}
-	n := rounds(t, 10_000)
+	n := rounds(t, 10_000) / 2
 	run(n)
-	before := rss(t)
-	run(n)
-	after := rss(t)
-	t.Logf("resident: %d KiB, then %d KiB after %d rounds", before, after, n)
-	if after > before+before/20+noise {
-		t.Errorf("resident memory grew from %d to %d KiB", before, after)
+	resident, least := []int{rss(t)}, math.MaxInt
+	for range 4 {
+		run(n)
+		resident = append(resident, rss(t))
+		least = min(least, resident[len(resident)-1]-resident[len(resident)-2])
+	}
+	t.Logf("resident KiB after each %d rounds: %v", n, resident)
+	if least > noise {
+		t.Errorf("resident memory grew by %d KiB or more each time: %v", least, resident)
 	}
 	if live := mustCall(t, lib, "live", ""); live != "0" {
 		t.Errorf("%s bufs were not given back", live)
@@ -103,8 +108,8 @@ func TestR27MemoryStaysFlat(t *testing.T) {
 }
 
 // noise is what the collector of a process this small moves by itself, in KiB: less
-// than a leak of 24 bytes in each call.
-const noise = 1024
+// than a leak of 24 bytes in each of 25,000 calls.
+const noise = 512
 
 // rss returns the resident memory of this process in KiB, after a collection.
 func rss(t *testing.T) int {
