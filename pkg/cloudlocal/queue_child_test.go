@@ -37,7 +37,8 @@ const (
 type queueTask struct {
 	Path  string
 	Round int
-	Bug   bool // leases are not checked
+	Bug   bool   // leases are not checked
+	Hog   string // name of a control group in which it takes memory until it is killed
 }
 
 // poison reports whether an item fails whenever it is tried.
@@ -118,7 +119,31 @@ func TestQueueChild(t *testing.T) {
 	for i := range killConsumers {
 		go c.end(func() error { return c.consume(i) })
 	}
+	if c.Hog != "" {
+		c.takeMemory()
+	}
 	select {}
+}
+
+// takeMemory waits until the process is in the control group and then takes more and
+// more memory, which ends it.
+func (c *queueChild) takeMemory() {
+	for {
+		groups, err := os.ReadFile("/proc/self/cgroup")
+		if err != nil {
+			c.say("fail", err)
+			os.Exit(3)
+		}
+		if bytes.Contains(groups, []byte(c.Hog)) {
+			break
+		}
+		wait(time.Millisecond)
+	}
+	var taken [][]byte
+	for {
+		taken = append(taken, bytes.Repeat([]byte("memory!!"), 1<<17))
+		wait(time.Millisecond)
+	}
 }
 
 // end ends the child with the error of one of its loops.

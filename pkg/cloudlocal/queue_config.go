@@ -17,7 +17,7 @@ type QueueConfig struct {
 	InlineBytes int   // payload bytes kept in Storage; default 64 KiB
 	Window      int   // ready items of one priority held in memory; default 32,768
 	MaxHeld     int   // delayed and leased items held in memory, over all queues; default 1,000,000, about 200 bytes each
-	MaxInFlight int64 // payload bytes of enqueue calls that are not durable yet; default 256 MiB
+	MaxInFlight int64 // bytes of memory for items that are not durable yet, about 4 KiB and eight times its payload for each; default 256 MiB
 	Reserve     int   // bytes of Storage kept for consumers, for when it is full; default 256 KiB
 	Remember    int   // finished idempotency keys remembered for each queue; default 10,000
 

@@ -18,7 +18,7 @@ func (q *Queue) Enqueue(ctx context.Context, queue string, items []core.NewItem)
 	if err := checkName(op, queue); err != nil {
 		return nil, err
 	}
-	size, delayed, err := checkItems(items)
+	size, delayed, err := q.checkItems(items)
 	if err != nil || len(items) == 0 {
 		return []core.Enqueued{}, err
 	}
@@ -57,9 +57,26 @@ func (q *Queue) Enqueue(ctx context.Context, queue string, items []core.NewItem)
 	return out, core.WithOp(op, err)
 }
 
-// checkItems validates items and returns their payload bytes and how many wait
+// What an item takes in memory on its way to disk: its row, its copies in the
+// transaction and in the pages of the store, and what the collector has not taken
+// back of those before it.
+const (
+	itemMemory    = 4 << 10 // bytes for each item
+	payloadMemory = 8       // bytes for each byte of a payload that goes into its row
+)
+
+// memoryOf is what an item counts against MaxInFlight.
+func (q *Queue) memoryOf(it core.NewItem) int64 {
+	n := int64(len(it.Payload))
+	if len(it.Payload) > q.cfg.InlineBytes && q.cfg.Objects != nil {
+		return itemMemory + n // the object store takes it in constant memory
+	}
+	return itemMemory + payloadMemory*n
+}
+
+// checkItems validates items and returns what they take in memory and how many wait
 // for a time.
-func checkItems(items []core.NewItem) (size int64, delayed int, err error) {
+func (q *Queue) checkItems(items []core.NewItem) (size int64, delayed int, err error) {
 	for i, it := range items {
 		switch {
 		case len(it.Payload) > core.MaxPayloadLen:
@@ -69,7 +86,7 @@ func checkItems(items []core.NewItem) (size int64, delayed int, err error) {
 		case it.MaxAttempts < 0 || it.MaxLosses < 0:
 			return 0, 0, core.Errorf("queue: enqueue", core.CodeInvalidArgument, "item %d has a negative maximum of attempts or losses", i)
 		}
-		size += int64(len(it.Payload))
+		size += q.memoryOf(it)
 		if !it.NotBefore.IsZero() {
 			delayed++
 		}
@@ -80,7 +97,7 @@ func checkItems(items []core.NewItem) (size int64, delayed int, err error) {
 // admit reserves memory for items on their way to disk. mu is held.
 func (q *Queue) admit(size int64, delayed int) error {
 	if q.inFlight+size > q.cfg.MaxInFlight && q.inFlight > 0 {
-		return core.Errorf("queue: enqueue", core.CodeExhausted, "%d payload bytes are on their way to disk already, the limit is %d; retry with backoff", q.inFlight, q.cfg.MaxInFlight)
+		return core.Errorf("queue: enqueue", core.CodeExhausted, "items on their way to disk take %d bytes of memory already, the limit is %d; retry with backoff", q.inFlight, q.cfg.MaxInFlight)
 	}
 	if delayed > 0 && q.held+delayed > q.cfg.MaxHeld {
 		return core.Errorf("queue: enqueue", core.CodeExhausted, "%d items wait in memory for their time or their owner, the limit is %d; retry with backoff", q.held, q.cfg.MaxHeld)

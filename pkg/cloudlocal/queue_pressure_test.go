@@ -144,7 +144,7 @@ func TestR12BytesOnTheirWayAreBounded(t *testing.T) {
 		}
 		return nil
 	}})
-	p := newPressed(t, QueueConfig{Storage: store, MaxInFlight: 1000})
+	p := newPressed(t, QueueConfig{Storage: store, MaxInFlight: 10_000})
 	p.must(p.enqueue(1, 10, time.Time{})) // numbers are reserved now
 	p.must(p.enqueue(1, 5000, time.Time{}))
 	armed = true

@@ -44,6 +44,8 @@ type Book struct {
 	// while another makes it ready. It is taken before every other lock.
 	burial sync.Mutex
 
+	flushing chan struct{} // a token for each chunk that is being enqueued
+
 	// mu guards everything below and every job and session. Held for memory work
 	// only: no call of Storage, Queue or Objects is made under it.
 	mu       sync.Mutex
@@ -93,6 +95,7 @@ func Open(ctx context.Context, cfg Config) (*Book, error) {
 		latest:   make(map[core.WorkerID]*session),
 		over:     make(map[core.WorkerID]uint64),
 		changed:  make(chan struct{}),
+		flushing: make(chan struct{}, maxFlushing),
 	}
 	b.run, b.end = context.WithCancel(context.Background())
 	if err := b.load(ctx); err != nil {

@@ -14,6 +14,10 @@ const (
 	chunkItems = 512     // items made durable together
 	chunkBytes = 2 << 20 // payload bytes made durable together
 	maxLineID  = 1 << 10 // bytes of a line's id, which travels with the item and its result
+
+	// maxFlushing bounds the chunks on their way to disk, of all submissions: their
+	// memory stays well within what the queue allows, which would refuse more.
+	maxFlushing = 8
 )
 
 // chunk gathers items on their way to disk.
@@ -181,7 +185,14 @@ func (b *Book) flush(ctx context.Context, j *job, c *chunk) error {
 		return err
 	}
 	if len(c.queue) > 0 {
-		if _, err := b.cfg.Queue.Enqueue(ctx, queueOf(j.id), c.queue); err != nil {
+		select {
+		case b.flushing <- struct{}{}:
+		case <-ctx.Done():
+			return core.Wrap("jobs: submit", core.CodeCanceled, ctx.Err())
+		}
+		_, err := b.cfg.Queue.Enqueue(ctx, queueOf(j.id), c.queue)
+		<-b.flushing
+		if err != nil {
 			return err
 		}
 	}
