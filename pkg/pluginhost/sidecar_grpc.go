@@ -15,6 +15,7 @@ import (
 
 	"github.com/rollout-substrate/rollout/internal/grpcerr"
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/pluginhost/internal/parts"
 	pluginv1 "github.com/rollout-substrate/rollout/proto/rollout/plugin/v1"
 )
 
@@ -146,23 +147,9 @@ func (i *grpcInstance) call(ctx context.Context, method string, payload []byte) 
 }
 
 func (i *grpcInstance) callBatch(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
-	results := make([]core.CallResult, 0, len(payloads))
-	for len(payloads) > 0 {
-		n := grpcBatchLen(payloads)
-		part, err := i.batch(ctx, method, payloads[:n])
-		if err != nil && len(results) == 0 {
-			return nil, err
-		}
-		if err != nil {
-			for range payloads {
-				results = append(results, core.CallResult{Err: err})
-			}
-			return results, nil
-		}
-		results = append(results, part...)
-		payloads = payloads[n:]
-	}
-	return results, nil
+	return parts.Answer(payloads, grpcBatchLen, func(part [][]byte) ([]core.CallResult, error) {
+		return i.batch(ctx, method, part)
+	})
 }
 
 // grpcBatchLen returns how many payloads, at least one, fit in one message.

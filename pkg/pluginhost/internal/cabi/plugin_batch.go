@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/pluginhost/internal/parts"
 )
 
 // caller makes the calls of a batch: [Plugin.Call] and its like.
@@ -24,34 +25,9 @@ func (p *Plugin) CallBatchHere(ctx context.Context, method string, payloads [][]
 }
 
 func (p *Plugin) callBatch(ctx context.Context, method string, payloads [][]byte, c caller) ([]core.CallResult, error) {
-	results := make([]core.CallResult, 0, len(payloads))
-	for len(results) < len(payloads) {
-		rest := payloads[len(results):]
-		part, err := p.callPart(ctx, method, rest[:partLen(rest)], c)
-		switch {
-		case err == nil:
-			results = append(results, part...)
-		case len(results) == 0:
-			return nil, err
-		default:
-			for len(results) < len(payloads) {
-				results = append(results, core.CallResult{Err: err})
-			}
-		}
-	}
-	return results, nil
-}
-
-// partLen bounds one crossing by the bytes that it copies.
-func partLen(payloads [][]byte) int {
-	total := 0
-	for i, b := range payloads {
-		total += len(b)
-		if total > core.MaxCallPayload && i > 0 {
-			return i
-		}
-	}
-	return len(payloads)
+	return parts.Answer(payloads, parts.BySize, func(part [][]byte) ([]core.CallResult, error) {
+		return p.callPart(ctx, method, part, c)
+	})
 }
 
 // callPart answers a part of a batch. The error is set when nothing of the part

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/rollout-substrate/rollout/pkg/core"
+	"github.com/rollout-substrate/rollout/pkg/pluginhost/internal/parts"
 )
 
 // DefaultGrace is how long an abandoned call may stay unanswered.
@@ -52,53 +52,6 @@ var ErrStuck = errors.New("an abandoned call was not answered in time")
 type waiter struct {
 	ch        chan Frame // has room for the answer
 	abandoned *time.Timer
-}
-
-// Handshake sends the host's hello and waits for the plugin's. An error frame
-// instead is returned as [ParseError] reads it. It belongs before [NewClient].
-func Handshake(ctx context.Context, conn *net.UnixConn, config map[string]any) (*Reader, error) {
-	hello, err := AppendHello(nil, config)
-	if err != nil {
-		return nil, core.Wrap("", core.CodeConfigInvalid, err)
-	}
-	stop := context.AfterFunc(ctx, func() {
-		// Deadlines in the past wake the blocked read and write; a closed
-		// connection has woken them already.
-		_ = conn.SetDeadline(time.Unix(1, 0))
-	})
-	defer stop()
-	if _, err := conn.Write(hello); err != nil {
-		return nil, handshakeErr(ctx, err)
-	}
-	r := NewReader(conn)
-	f, err := r.Next()
-	if err != nil {
-		return nil, handshakeErr(ctx, err)
-	}
-	switch f.Type {
-	case TypeHello:
-		if _, err := ParseHello(f.Body); err != nil {
-			return nil, core.Wrap("", core.CodePluginContract, err)
-		}
-	case TypeError:
-		return nil, ParseError(f.Body)
-	default:
-		return nil, core.Errorf("", core.CodePluginContract, "the plugin's first frame is %v, not hello", f.Type)
-	}
-	if !stop() {
-		return nil, core.Wrap("", core.CodeDeadlineExceeded, context.Cause(ctx))
-	}
-	return r, nil
-}
-
-func handshakeErr(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return core.Wrap("", core.CodeDeadlineExceeded, context.Cause(ctx))
-	}
-	if errors.Is(err, ErrFrame) {
-		return core.Wrap("", core.CodePluginContract, err)
-	}
-	return core.Errorf("", core.CodePluginCrashed, "stream closed before hello: %w", err)
 }
 
 // NewClient takes over conn and the reader that the handshake used. A grace of
@@ -169,23 +122,10 @@ func (c *Client) Call(ctx context.Context, method string, payload []byte) ([]byt
 // CallBatch runs one method for many payloads, in as many frames as their sizes
 // ask for. The error is set only when no payload was answered.
 func (c *Client) CallBatch(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
-	out := make([]core.CallResult, 0, len(payloads))
-	for len(payloads) > 0 {
-		n := max(BatchLen(method, payloads), 1)
-		part, err := c.batch(ctx, method, payloads[:n])
-		switch {
-		case err != nil && len(out) == 0:
-			return nil, err
-		case err != nil:
-			for range payloads {
-				out = append(out, core.CallResult{Err: err})
-			}
-			return out, nil
-		}
-		out = append(out, part...)
-		payloads = payloads[n:]
-	}
-	return out, nil
+	length := func(rest [][]byte) int { return max(BatchLen(method, rest), 1) }
+	return parts.Answer(payloads, length, func(part [][]byte) ([]core.CallResult, error) {
+		return c.batch(ctx, method, part)
+	})
 }
 
 func (c *Client) batch(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
@@ -284,96 +224,6 @@ func (c *Client) abandon(id uint64, w *waiter) bool {
 	c.out = Append(c.out, TypeCancel, id, nil)
 	c.flushLocked(false)
 	return true
-}
-
-// flushLocked sends what lies in out, unless somebody else is at it. It is
-// called, and returns, with mu held; in between it lets mu go. It does not block
-// on a full socket: a goroutine takes over then. With yield, other goroutines
-// get a chance to add their frames to the same write first.
-func (c *Client) flushLocked(yield bool) {
-	if c.writing {
-		return
-	}
-	c.writing = true
-	if yield {
-		c.mu.Unlock()
-		runtime.Gosched()
-		c.mu.Lock()
-	}
-	for len(c.out) > 0 && c.err == nil {
-		c.buf, c.out, c.spare = c.out, c.spare[:0], nil
-		c.mu.Unlock()
-		err := c.try()
-		c.mu.Lock()
-		if err != nil {
-			c.failLocked(err)
-			break
-		}
-		if len(c.buf) > 0 {
-			go c.flushSlowly(c.buf)
-			return
-		}
-		c.recycleLocked()
-	}
-	c.writing = false
-}
-
-// keepBuffer bounds what an idle client holds on to.
-const keepBuffer = 256 << 10
-
-func (c *Client) recycleLocked() {
-	if cap(c.buf) <= keepBuffer {
-		c.spare = c.buf[:0]
-	}
-	c.buf = nil
-}
-
-// try writes as much of buf as the socket takes now.
-func (c *Client) try() error {
-	whole := c.buf
-	for len(c.buf) > 0 {
-		before := len(c.buf)
-		if err := c.raw.Write(c.tryFunc); err != nil {
-			return err
-		}
-		if c.tryErr != nil {
-			return c.tryErr
-		}
-		if len(c.buf) == before {
-			return nil
-		}
-	}
-	c.buf = whole[:0]
-	return nil
-}
-
-func (c *Client) tryOnce(fd uintptr) bool {
-	n, err := syscall.Write(int(fd), c.buf)
-	switch {
-	case err == nil:
-		c.tryErr = nil
-		c.buf = c.buf[n:]
-	case err == syscall.EAGAIN || err == syscall.EINTR:
-		c.tryErr = nil
-	default:
-		c.tryErr = err
-	}
-	return true
-}
-
-// flushSlowly writes the rest when the socket was full, then whatever came since.
-// It owns the writing side.
-func (c *Client) flushSlowly(rest []byte) {
-	_, err := c.conn.Write(rest)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.buf = nil
-	c.writing = false
-	if err != nil {
-		c.failLocked(err)
-		return
-	}
-	c.flushLocked(false)
 }
 
 // read delivers answers until the stream ends.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rollout-substrate/rollout/pkg/core"
 	"github.com/rollout-substrate/rollout/pkg/pluginhost/internal/framed"
+	"github.com/rollout-substrate/rollout/pkg/pluginhost/internal/parts"
 )
 
 // maxBatchResult bounds the answer to one run of a batch, in bytes: what a part of
@@ -20,32 +21,9 @@ func (i *Instance) CallBatch(ctx context.Context, method string, payloads [][]by
 		return nil, errClosed()
 	default:
 	}
-	results := make([]core.CallResult, 0, len(payloads))
-	for len(results) < len(payloads) {
-		rest := payloads[len(results):]
-		n := partLen(rest)
-		part, err := i.callPart(ctx, method, rest[:n])
-		if err != nil && len(results) == 0 {
-			return nil, err
-		}
-		for err != nil && len(part) < n {
-			part = append(part, core.CallResult{Err: err})
-		}
-		results = append(results, part...)
-	}
-	return results, nil
-}
-
-// partLen bounds one run by the bytes that it copies.
-func partLen(payloads [][]byte) int {
-	total := 0
-	for i, b := range payloads {
-		total += len(b)
-		if total > core.MaxCallPayload && i > 0 {
-			return i
-		}
-	}
-	return len(payloads)
+	return parts.Answer(payloads, parts.BySize, func(part [][]byte) ([]core.CallResult, error) {
+		return i.callPart(ctx, method, part)
+	})
 }
 
 func (i *Instance) callPart(ctx context.Context, method string, payloads [][]byte) ([]core.CallResult, error) {
