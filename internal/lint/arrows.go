@@ -74,7 +74,7 @@ var arrows = []arrow{
 		why: "the fuzz run starts the targets of all packages and imports none"},
 	{dir: "failpoints/...", may: []string{"pkg/core", "pkg/core/coretest/...", "pkg/storage/..."},
 		why: "the nested module drives the store with a library that fails where it is told to"},
-	{dir: "examples/...", may: []string{"pkg/core", "pkg/coordinator", "pkg/pluginsdk", "pkg/storage/...", "pkg/worker"},
+	{dir: "examples/...", may: []string{"pkg/core", "pkg/cloudlocal", "pkg/coordinator", "pkg/pluginsdk", "pkg/storage/...", "pkg/worker"},
 		why: "an example uses only what another project could import"},
 	{dir: "proto/...",
 		why: "generated code stands on protobuf and grpc alone"},

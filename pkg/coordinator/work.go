@@ -25,6 +25,18 @@ type Workbook interface {
 	Close() error
 }
 
+// Workbook returns what [Config.Work] has opened, for a program that submits jobs to its
+// own coordinator and reads their results; nil where there is no work. It is valid from
+// [Coordinator.Ready] to the end of [Coordinator.Run], which closes it.
+func (c *Coordinator) Workbook() Workbook {
+	select {
+	case <-c.ready:
+		return c.work
+	default:
+		return nil
+	}
+}
+
 // Record makes rows of others and domain events durable in one transaction that
 // proves, as every one of a coordinator does, that no newer one has taken over.
 // Empty fields of the events are filled: time, kind, level and run.
@@ -204,6 +216,22 @@ func (c *Coordinator) nextOwed() (o owed, wait time.Duration, ok bool) {
 	return o, 0, true
 }
 
+// retryOwed is the pause after work that could not be returned: a store that fails is
+// not helped by being asked all the time.
+const retryOwed = time.Second
+
+// pause waits and reports false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // returnOwed returns the work of ended epochs: at once, or after a mass failure at
 // RequeueRate workers a second.
 func (c *Coordinator) returnOwed(ctx context.Context) error {
@@ -223,6 +251,9 @@ func (c *Coordinator) returnOwed(ctx context.Context) error {
 			c.mu.Lock()
 			c.owe(true, o)
 			c.mu.Unlock()
+			if !pause(ctx, retryOwed) {
+				return nil
+			}
 			continue
 		}
 		// Nobody waits for this: a crash before it only returns nothing once more.

@@ -37,6 +37,7 @@ const (
 	ModeSO      PluginMode = "so"
 	ModePython  PluginMode = "python"
 	ModeSidecar PluginMode = "sidecar"
+	ModeGo      PluginMode = "go" // Go functions of the worker's own program; in no manifest
 )
 
 // SidecarProtocol is the wire between host and sidecar.
