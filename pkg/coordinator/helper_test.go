@@ -226,12 +226,9 @@ func (st *started) eventually(t testing.TB, ok func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatal("what was waited for did not happen within a minute")
 		}
-		pause(time.Millisecond)
+		<-time.After(time.Millisecond) // in a bubble the time is fake
 	}
 }
-
-// pause yields to the others; in a bubble the time is fake.
-func pause(d time.Duration) { <-time.After(d) }
 
 func (m *member) beat(t testing.TB) error {
 	t.Helper()
