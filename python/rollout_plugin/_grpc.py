@@ -78,6 +78,29 @@ def read_varint(data, at):
         shift += 7
 
 
+ONE_BYTE = [bytes((n,)) for n in range(0x80)]
+
+
+def read_call(request):
+    """Method and payload of a CallRequest."""
+    # As every library writes them: in order, the method's length in one byte.
+    if len(request) > 2 and request[0] == 0x0A and request[1] < 0x80:
+        at = request[1] + 2
+        if request[at : at + 1] == b"\x12":
+            size, start = read_varint(request, at + 1)
+            if start + size == len(request):
+                return str(request[2:at], "utf-8"), request[start:]
+    parts = dict(fields(request))
+    return str(parts.get(1, b""), "utf-8"), bytes(parts.get(2, b""))
+
+
+def write_result(result):
+    """A CallResponse."""
+    if type(result) is bytes and len(result) < 0x80:
+        return b"\x0a" + ONE_BYTE[len(result)] + result
+    return field(1, _adapt.as_bytes(result))
+
+
 def plugin_error(error):
     """A PluginError message."""
     code, message, retry = _adapt.describe(error)
@@ -133,9 +156,12 @@ class Service:
             preflight()
         return b""
 
-    def call(self, request):
-        parts = dict(fields(request))
-        return field(1, _adapt.as_bytes(self.plugin.call(str(parts.get(1, b""), "utf-8"), bytes(parts.get(2, b"")))))
+    def call(self, request, context):
+        try:
+            method, payload = read_call(request)
+            return write_result(self.plugin.call(method, payload))
+        except BaseException as error:
+            abort(context, error)
 
     def call_batch(self, request):
         method, payloads = "", []
@@ -175,7 +201,7 @@ class Service:
             "rollout.plugin.v1.Plugin": {
                 "Init": unary(self.guarded(self.init)),
                 "Preflight": unary(self.guarded(self.preflight)),
-                "Call": unary(self.guarded(self.call)),
+                "Call": unary(self.call),
                 "CallBatch": unary(self.guarded(self.call_batch)),
                 "Shutdown": unary(self.guarded(self.shutdown)),
             },
