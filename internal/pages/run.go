@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,6 +39,7 @@ type session struct {
 	shells  map[string]*shell
 	dirs    map[string]string // where each shell is
 	running map[string]*background
+	started []*background // in this order
 }
 
 // background is a program that the page left running.
@@ -73,77 +73,6 @@ func (r *Runner) Run(ctx context.Context, page *Page) (err error) {
 		}
 	}
 	return nil
-}
-
-// place makes the page's directory: an empty one, or the repository. Where the
-// programs are not those of the repository, a directory of links stands for it.
-func (s *session) place() error {
-	s.dir = filepath.Join(s.scratch, "here")
-	if err := os.Mkdir(filepath.Join(s.scratch, "tools"), 0o700); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil || !s.page.InTree {
-		return err
-	}
-	if s.Programs == "" {
-		s.dir = s.Root
-		return nil
-	}
-	entries, err := os.ReadDir(s.Root)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		from := filepath.Join(s.Root, e.Name())
-		switch e.Name() {
-		case "bin":
-			from = s.Programs
-		case "data":
-			continue
-		}
-		if err := os.Symlink(from, filepath.Join(s.dir, e.Name())); err != nil {
-			return err
-		}
-	}
-	if _, err := os.Lstat(filepath.Join(s.dir, "bin")); err == nil {
-		return nil
-	}
-	return os.Symlink(s.Programs, filepath.Join(s.dir, "bin"))
-}
-
-// environment is this process's without settings of rollout, with the programs on
-// PATH. For setups, SOURCE is the repository, HERE the page's directory, and TOOLS a
-// directory that comes first on PATH.
-func (s *session) environment() []string {
-	programs := s.Programs
-	if programs == "" {
-		programs = filepath.Join(s.Root, "bin")
-	}
-	var env []string
-	for _, kv := range os.Environ() {
-		name, _, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, "ROLLOUT_") && !strings.HasPrefix(name, "XDG_") && name != "PATH" {
-			env = append(env, kv)
-		}
-	}
-	tools := filepath.Join(s.scratch, "tools")
-	return append(env, "PATH="+tools+":"+programs+":"+os.Getenv("PATH"), "SOURCE="+s.Root, "TOOLS="+tools, "HERE="+s.dir, "XDG_DATA_HOME="+filepath.Join(s.scratch, "share"),
-		"ROLLOUT_TRANSPORT_LISTEN_ADDR="+s.addr, "ROLLOUT_COORDINATOR_ADDR="+s.addr)
-}
-
-// here reports whether a block runs here and now.
-func (s *session) here(b Block) bool {
-	if b.Slow && !s.All {
-		return false
-	}
-	for _, need := range b.Needs {
-		_, err := exec.LookPath(need)
-		if need == "root" && os.Geteuid() != 0 || need != "root" && err != nil {
-			s.Log("NOT RUN: %s:%d needs %s", s.page.Path, b.Line, need)
-			return false
-		}
-	}
-	return true
 }
 
 func (s *session) block(ctx context.Context, b Block, steps []Step) error {
@@ -199,7 +128,7 @@ func (s *session) typed(command string) string {
 		command = strings.ReplaceAll(command, name, s.addr)
 	}
 	if word, _, _ := strings.Cut(command, " "); word == "make" || word == "go" {
-		command = "env -u ROLLOUT_TRANSPORT_LISTEN_ADDR -u ROLLOUT_COORDINATOR_ADDR " + command
+		command = "env -u ROLLOUT_TRANSPORT_LISTEN_ADDR -u ROLLOUT_TRANSPORT_HEARTBEAT_INTERVAL -u ROLLOUT_COORDINATOR_ADDR " + command
 	}
 	return command
 }
@@ -258,6 +187,7 @@ func (s *session) keep(ctx context.Context, step Step, want *pattern) error {
 	}
 	bg := &background{process: p}
 	s.running[step.Shell] = bg
+	s.started = append(s.started, bg)
 	for {
 		text, changed := p.out.from(0)
 		if want.begins(s.printed(text)) {
@@ -292,10 +222,11 @@ func (s *session) interrupt(step Step, want *pattern) error {
 	return errors.Join(err, bg.kill())
 }
 
-// end ends what the page left: programs in order first, the newest last words.
+// end ends what the page left: the programs in order, those that were started last
+// first, then the shells with whatever they have in the background.
 func (s *session) end() error {
 	var errs []error
-	for _, bg := range s.running {
+	for _, bg := range slices.Backward(s.started) {
 		errs = append(errs, bg.interrupt(), bg.kill())
 	}
 	for _, sh := range s.shells {
