@@ -113,8 +113,8 @@ func owner(name string) int {
 
 // Figures of UDP.
 const (
-	udpPatience = time.Second
-	quicBuffer  = 7 << 20 // bytes that a QUIC connection asks the kernel to buffer
+	udpPatience = 5 * time.Second // over loopback it takes no time, on a machine that hangs it may
+	quicBuffer  = 7 << 20         // bytes that a QUIC connection asks the kernel to buffer
 )
 
 // udp sends a datagram to the listen address from this machine and waits for it.

@@ -52,7 +52,7 @@ func ProbeLandlock() (int, error) { return llsys.LandlockGetABIVersion() }
 const probeMemoryMiB = 64
 
 // probeTimeout bounds the trial of [ProbeContainment].
-const probeTimeout = 10 * time.Second
+const probeTimeout = 30 * time.Second
 
 // ProbeContainment starts a program that does nothing as a sidecar is started, with
 // a memory limit and without a network, and tells what held it. launcher is
