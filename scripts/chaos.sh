@@ -18,6 +18,8 @@ full_count() {
     R1 | R7 | R13 | R23) echo 1000 ;;
     R10 | R11 | R16 | R18) echo 200 ;;
     R17) echo 500 ;;
+    R14) echo 2 ;;
+    R15) echo 10 ;; # minutes
     HOSTS) echo 20 ;;
     *) echo 100 ;;
   esac

@@ -13,21 +13,33 @@ type beater struct {
 	e       *epoch
 	stream  beatStream
 	seq     uint64 // of the last beat sent
-	told    uint64 // first beat that carried the plugins last told
+	told    uint64 // first beat that carried the plugins last told; 0: it is acknowledged
+	news    uint64 // first beat that carried the state last told; 0: it is acknowledged
+	state   core.WorkerState
 	plugins []core.LoadedPlugin
-	states  map[uint64]core.WorkerState // of beats not answered
+	out     map[uint64]sentBeat // not answered
 
-	due      time.Time // of the next beat
-	sentAt   time.Time // of the last beat
-	heardAt  time.Time // of the last answer, or the opening of the stream
+	due      time.Time     // of the next beat
+	again    time.Duration // from the last beat to the next one, if it is not answered
+	sentAt   time.Time     // of the last beat
+	heardAt  time.Time     // of the last answer, or the opening of the stream
+	trip     time.Duration // from a beat to its answer, smoothed; 0: none was answered
+	resent   bool          // a beat was sent again since the last answer
+	wary     int           // beats still to come at half the interval, because one was lost
 	attempts backoff
 }
 
-// beat beats until the epoch ends. A beat that is not answered is sent again after a
-// quarter of the interval, so that a lost one costs no life; a stream on which
-// nothing is heard for half of it is opened again.
+// sentBeat is a beat that is not answered.
+type sentBeat struct {
+	at    time.Time
+	state core.WorkerState
+}
+
+// beat beats until the epoch ends. A beat that is not answered is sent again and
+// again, see [beater.retry], so that a lost one costs no life; a stream on which
+// nothing is heard for half of the interval is opened again.
 func (e *epoch) beat(ctx context.Context) error {
-	b := &beater{e: e, states: map[uint64]core.WorkerState{}, attempts: backoff{last: e.timing.HeartbeatInterval / 2}}
+	b := &beater{e: e, out: map[uint64]sentBeat{}, attempts: backoff{last: e.timing.HeartbeatInterval / 2}}
 	// A beat that comes before the command stream would be answered by "open it
 	// first"; but when that takes long, beats must not wait for it.
 	grace := time.NewTimer(e.timing.HeartbeatInterval / 4)
@@ -71,7 +83,7 @@ func (b *beater) onStream(ctx context.Context) error {
 			b.e.log.Debug("closing the heartbeat stream", "err", err)
 		}
 	}()
-	b.stream, b.heardAt = s, time.Now()
+	b.stream, b.heardAt, b.again = s, time.Now(), 0
 	b.told, b.plugins = 0, nil // the other side of a new stream may know nothing
 	return b.steady(ctx)
 }
@@ -93,6 +105,7 @@ func (b *beater) steady(ctx context.Context) error {
 			continue
 		case <-b.e.kick:
 		case <-t.C:
+			b.resent = b.resent || b.again != 0
 			if silent := time.Since(b.heardAt); b.sentAt.After(b.heardAt) && silent > b.e.timing.HeartbeatInterval+b.e.timing.HeartbeatInterval/2 {
 				return core.Errorf("worker: beat", core.CodeUnavailable, "no answer on the stream for %v", silent)
 			}
@@ -121,14 +134,39 @@ func (b *beater) send() error {
 	h := b.e.vitals()
 	h.Seq, h.SentAt = b.seq, time.Now()
 	b.attachPlugins(&h)
-	b.states[b.seq] = h.State
-	delete(b.states, b.seq-maxOutstanding)
+	if h.State != b.state {
+		b.state, b.news = h.State, b.seq
+	}
 	b.e.lease.sent(b.seq, b.e.w.clock())
 	b.sentAt = time.Now()
-	b.due = b.sentAt.Add(b.e.timing.HeartbeatInterval / 4) // unless it is answered
+	b.out[b.seq] = sentBeat{b.sentAt, h.State}
+	delete(b.out, b.seq-maxOutstanding)
+	b.again = b.retry()
+	b.due = b.sentAt.Add(b.again) // unless it is answered
 	b.stream.Send(h)
 	return nil
 }
+
+// retry returns how long to wait for an answer before the beat is sent again: twice
+// what answers took so far, at least 100 ms, and a quarter longer each time, because
+// what is late may be so from too many beats. It is a quarter of the interval at most
+// and while nothing is known.
+//
+// The next beat on a stream does not wait behind a lost one for the network's own,
+// ever slower repetition: that it arrives tells the network what is missing.
+func (b *beater) retry() time.Duration {
+	most := b.e.timing.HeartbeatInterval / 4
+	switch {
+	case b.trip == 0:
+		return most
+	case b.again == 0:
+		return min(max(2*b.trip, minRetry), most)
+	}
+	return min(b.again+b.again/4, most)
+}
+
+// minRetry is the least time after which a beat counts as lost.
+const minRetry = 100 * time.Millisecond
 
 // attachPlugins tells the plugins when they changed since the last beat that told
 // them, and again until such a beat is acknowledged.
@@ -173,21 +211,55 @@ func (b *beater) heard(a answer) error {
 	b.heardAt = time.Now()
 	b.attempts.reset()
 	b.e.coordinatorIs(a.ack.CoordinatorEpoch)
-	if b.states[a.ack.Seq] == core.StateReady {
+	sent, known := b.out[a.ack.Seq]
+	if sent.state == core.StateReady {
 		b.e.readyAcknowledged()
 	}
-	if b.told != 0 && a.ack.Seq >= b.told {
+	if a.ack.Seq >= b.told {
 		b.told = 0
 	}
-	for seq := range b.states {
+	if a.ack.Seq >= b.news {
+		b.news = 0
+	}
+	for seq := range b.out {
 		if seq <= a.ack.Seq {
-			delete(b.states, seq)
+			delete(b.out, seq)
 		}
 	}
-	if a.ack.Seq == b.seq {
-		b.due = b.sentAt.Add(b.e.timing.HeartbeatInterval)
+	if known {
+		b.answeredAfter(b.heardAt.Sub(sent.at))
+		if b.told == 0 && b.news == 0 {
+			b.due, b.again = sent.at.Add(b.pace()), 0
+		}
 	}
 	return nil
+}
+
+// pace returns the time from an answered beat to the next: the interval, and half of
+// it for some beats after one that had to be sent again. The lease lasts an interval
+// and a half, so that a network which loses much gets twice the time to let one beat
+// through.
+func (b *beater) pace() time.Duration {
+	if b.resent {
+		b.wary = waryBeats
+	}
+	b.resent = false
+	if b.wary == 0 {
+		return b.e.timing.HeartbeatInterval
+	}
+	b.wary--
+	return b.e.timing.HeartbeatInterval / 2
+}
+
+// waryBeats is how many beats come early after one that was lost.
+const waryBeats = 16
+
+// answeredAfter takes how long an answer took.
+func (b *beater) answeredAfter(d time.Duration) {
+	if b.trip == 0 {
+		b.trip = d
+	}
+	b.trip = max(b.trip+(d-b.trip)/8, 1)
 }
 
 // vitals is what a beat says of the worker.

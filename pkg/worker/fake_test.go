@@ -10,13 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/rollout-substrate/rollout/pkg/core"
 	"github.com/rollout-substrate/rollout/pkg/storage/memstore"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const testH = time.Second
 
