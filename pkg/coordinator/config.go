@@ -36,7 +36,8 @@ type Config struct {
 	StoragePath string
 
 	// Timing is told to every worker at registration. Default: [core.DefaultTiming]
-	// of [core.DefaultHeartbeatInterval].
+	// of [core.DefaultHeartbeatInterval]. A skew of 0 stands where the other three are
+	// given.
 	Timing core.Timing
 
 	// ListenAddr is host:port; port 0 picks a free one. Default: [transport.DefaultAddr].
@@ -87,7 +88,9 @@ type Config struct {
 // WithDefaults returns c with every zero field set to its default.
 func (c Config) WithDefaults() Config {
 	set(&c.StoragePath, DefaultStoragePath)
-	c.Timing = c.Timing.WithDefaults()
+	if t := c.Timing; t.HeartbeatInterval == 0 || t.SelfFence == 0 || t.Failure == 0 {
+		c.Timing = t.WithDefaults()
+	}
 	set(&c.ListenAddr, transport.DefaultAddr)
 	set(&c.Protocol, transport.ProtocolH2)
 	set(&c.TLSDir, DefaultTLSDir)

@@ -19,6 +19,8 @@ type shelf struct {
 	released map[core.WorkerRef][]time.Time
 	losses   map[core.WorkerRef]bool
 	fail     error // of the next release
+	failing  bool  // every release fails
+	tries    int   // releases that failed
 	closed   bool
 }
 
@@ -38,7 +40,10 @@ func (s *shelf) ReleaseWorker(_ context.Context, w core.WorkerRef, loss bool, _ 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.fail; err != nil {
-		s.fail = nil
+		s.tries++
+		if !s.failing {
+			s.fail = nil
+		}
 		return 0, err
 	}
 	s.released[w] = append(s.released[w], time.Now())
@@ -137,6 +142,30 @@ func TestR22MassFailure(t *testing.T) {
 		}
 		for _, stop := range stops[cut:] {
 			stop()
+		}
+	})
+}
+
+// TestOwedWorkWaitsForAFailingStore keeps returning what is owed, at a pace that leaves
+// the store alone, until it succeeds.
+func TestOwedWorkWaitsForAFailingStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shelf{fail: errors.New("the disk is slow"), failing: true}
+		c := start(t, newStore(), withShelf(s), func(cfg *Config, _ *Coordinator) { cfg.RequeueRate = 1e6 })
+		dead := c.join(t, 1)
+		time.Sleep(2*testH + time.Minute)
+		synctest.Wait()
+		s.mu.Lock()
+		tries := s.tries
+		s.fail, s.failing = nil, false
+		s.mu.Unlock()
+		if tries < 50 || tries > 70 {
+			t.Errorf("%d tries in a minute", tries)
+		}
+		time.Sleep(2 * retryOwed)
+		synctest.Wait()
+		if owed := c.row(t, dead.id).Owed; len(owed) != 0 || s.count() != 1 {
+			t.Errorf("%d returned, still owed %+v", s.count(), owed)
 		}
 	})
 }

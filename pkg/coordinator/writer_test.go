@@ -193,6 +193,10 @@ func TestConfigNamesEveryViolation(t *testing.T) {
 	if vs := (Config{}).Validate(); len(vs) != 0 {
 		t.Errorf("the zero value must be usable: %v", vs)
 	}
+	exact := core.Timing{HeartbeatInterval: time.Second, SelfFence: 1500 * time.Millisecond, Failure: 1500 * time.Millisecond}
+	if c := (Config{Timing: exact}).WithDefaults(); c.Timing != exact || len(c.Validate()) != 0 {
+		t.Errorf("a skew budget of 0 became %v: %v", c.Timing.Skew, c.Validate())
+	}
 	_, err := New(Config{EventRetention: 1})
 	wantCode(t, err, core.CodeConfigInvalid)
 }
