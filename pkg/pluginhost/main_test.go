@@ -251,11 +251,16 @@ func playRole(role string) int {
 	switch role {
 	case "grpc":
 		return pluginsdk.Main(&goSample{})
-	case "worker":
-		if err := workerRole(); err != nil {
+	case "worker", "user":
+		run := workerRole
+		if role == "user" {
+			run = userRole
+		}
+		if err := run(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
+		return 0
 	}
 	fmt.Fprintln(os.Stderr, "unknown role", role)
 	return 2
