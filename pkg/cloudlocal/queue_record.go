@@ -142,7 +142,7 @@ func encodeRecord(v any) ([]byte, error) {
 // decodeRecord reads a record whose storage checksum has been verified already,
 // so a failure means a row written by something else.
 func decodeRecord(key core.Key, b []byte, v any, version *uint8) error {
-	if err := msgpack.Unmarshal(b, v); err != nil {
+	if err := Unpack(b, v); err != nil {
 		return core.Errorf("queue: decode row", core.CodeCorrupt, "row %q: %w", key, err)
 	}
 	if *version != recordVersion {

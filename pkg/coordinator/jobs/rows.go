@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rollout-substrate/rollout/pkg/cloudlocal"
 	"github.com/rollout-substrate/rollout/pkg/core"
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -133,7 +134,7 @@ func encodeResult(r resultRow) ([]byte, error) {
 
 func decodeResult(key core.Key, b []byte) (resultRow, error) {
 	var r resultRow
-	if err := msgpack.Unmarshal(b, &r); err != nil {
+	if err := cloudlocal.Unpack(b, &r); err != nil {
 		return r, core.Errorf("jobs: decode row", core.CodeCorrupt, "row %q: %w", key, err)
 	}
 	if r.Version != recordVersion || r.Outcome < outcomeOK || r.Outcome > outcomeDead {
@@ -150,7 +151,7 @@ func encodeEnvelope(e envelope) ([]byte, error) {
 
 func decodeEnvelope(b []byte) (envelope, error) {
 	var e envelope
-	if err := msgpack.Unmarshal(b, &e); err != nil {
+	if err := cloudlocal.Unpack(b, &e); err != nil {
 		return e, core.Errorf("jobs: decode item", core.CodeCorrupt, "%w", err)
 	}
 	if e.Version != recordVersion || e.Index < 0 || len(e.Content) != 0 && len(e.Content) != core.ContentIDSize {
