@@ -34,6 +34,7 @@ func TestPluginOfEveryLanguage(t *testing.T) {
 		"go":     {[]string{"go", "build", "-o", "mine", "main.go"}, "echo", "hi", "hi"},
 	} {
 		t.Run(lang, func(t *testing.T) {
+			t.Parallel() // most of it is waiting for compilers
 			dir := filepath.Join(t.TempDir(), "mine")
 			if code, _, stderr := plugin(t, "", "new", "--lang", lang, "--dir", dir, "mine"); code != 0 {
 				t.Fatal(stderr)

@@ -34,6 +34,11 @@ func TestMain(m *testing.M) {
 		stop()
 		os.Exit(code)
 	}
+	// Under the race detector every child of the tests would sleep for a second at its
+	// end, in case another of its threads is still about to report something.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m)
 }
 
