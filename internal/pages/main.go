@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -22,7 +23,7 @@ func main() {
 }
 
 // run carries out the pages named, one after the other.
-func run(args []string, out io.Writer) error {
+func run(args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("pages", flag.ContinueOnError)
 	root := flags.String("root", ".", "the repository")
 	programs := flags.String("programs", "", "`directory` with the programs (default: bin of the repository, as the pages build it)")
@@ -49,6 +50,7 @@ func run(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
 	r := &Runner{Root: dir, Programs: *programs, Scratch: scratch, All: *all, Skip: skip, Log: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }}
 	for _, file := range files {
 		page, err := Load(dir, file)
@@ -67,7 +69,7 @@ func run(args []string, out io.Writer) error {
 		}
 		r.Log("%-32s as shown, %.1f s", file, time.Since(begin).Seconds())
 	}
-	return os.RemoveAll(scratch)
+	return nil
 }
 
 // Files lists the documents of the repository, the README and the tutorial first.
