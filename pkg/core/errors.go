@@ -104,20 +104,20 @@ func normalRetry(code Code, hint RetryHint) RetryHint {
 	return hint
 }
 
-// Error returns "op: cause"; the cause's own operations follow in order.
-// Without a cause the code's name stands for it.
+// Error returns "op: cause"; the cause's own operations follow in order, and one
+// that both sides of a wire have named is said once. Without a cause the code's name
+// stands for it.
 func (e *Error) Error() string {
-	var b strings.Builder
-	if e.Op != "" {
-		b.WriteString(e.Op)
-		b.WriteString(": ")
-	}
+	text := ""
 	if e.Err == nil {
-		b.WriteString(e.Code.String())
-		return b.String()
+		text = e.Code.String()
+	} else {
+		text = e.Err.Error()
 	}
-	b.WriteString(e.Err.Error())
-	return b.String()
+	if e.Op == "" || strings.HasPrefix(text, e.Op+": ") {
+		return text
+	}
+	return e.Op + ": " + text
 }
 
 // Unwrap returns the cause.

@@ -65,6 +65,9 @@ func TestViolations(t *testing.T) {
 		{Key: "--addr", Msg: "is empty"},
 	}
 	err := vs.Err("check")
+	if twice := core.WithOp("check", err); twice.Error() != err.Error() {
+		t.Errorf("an operation that both sides name reads %q", twice)
+	}
 	want := "check: a.toml:3: log.level: is odd\na.toml: cannot be read\n--addr: is empty"
 	if err.Error() != want || core.CodeOf(err) != core.CodeConfigInvalid {
 		t.Errorf("got %s %q, want %q", core.CodeOf(err), err, want)
