@@ -50,6 +50,8 @@ def test(args):
             status = 1
         else:
             sys.stdout.buffer.write(result)
+            if sys.stdout.isatty() and not result.endswith(b"\n"):
+                sys.stdout.buffer.write(b"\n")
             sys.stdout.buffer.flush()
             print("%s took %.3f ms" % (args.method, took), file=sys.stderr)
     _adapt.stop(plugin)
