@@ -114,7 +114,7 @@ func (p *plugin) emitRestart(took time.Duration) {
 func infoAttrs(info core.PluginInfo) core.Attrs {
 	return core.Attrs{
 		"mode": string(info.Mode), "version": info.Version, "generation": info.Generation,
-		"start_ms": float64(info.Start.Microseconds()) / 1e3,
+		"start_ms": info.Start.Milliseconds(),
 	}
 }
 
