@@ -3,10 +3,13 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,10 +56,17 @@ func Operator(ctx context.Context, args []string, stdin io.Reader, stdout, stder
 	root := newRoot(t)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
-	if err != nil {
+	if err != nil && !readerLeft(err) {
 		report(stderr, "rollout", err)
 	}
 	return t.exitCode(err)
+}
+
+// readerLeft reports whether standard output is a pipe that nobody reads any more, as
+// behind head: its reader has what it wanted, and needs no message.
+func readerLeft(err error) bool {
+	var pe *fs.PathError
+	return errors.As(err, &pe) && pe.Path == os.Stdout.Name() && errors.Is(err, syscall.EPIPE)
 }
 
 // exitCode is that of all programs, except that the tool does not wait for ever: a
@@ -114,11 +124,15 @@ func group(noun cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 // args makes wrong positional arguments a usage error.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
+		if check(cmd, args) != nil {
 			if cmd.HasSubCommands() && len(args) > 0 {
 				return wrongCommand(cmd, args[0])
 			}
-			return usageError{err: fmt.Errorf("%w; usage: %s", err, cmd.UseLine()), page: cmd.CommandPath()}
+			wrong := "an argument is missing"
+			if len(args) > 0 {
+				wrong = fmt.Sprintf("it does not take %s (%q)", count(len(args), "argument"), args)
+			}
+			return usageError{err: fmt.Errorf("%s; usage: %s", wrong, cmd.UseLine()), page: cmd.CommandPath()}
 		}
 		return nil
 	}

@@ -142,7 +142,10 @@ func (t *tool) sayWhoIsMissing(ctx context.Context, conn *transport.AdminConn, j
 				}
 			}
 		}
-		if len(names) > 0 {
+		switch {
+		case names[job.Spec.Plugin]:
+			return // its worker is on its way back
+		case len(names) > 0:
 			loaded = "loaded are: " + strings.Join(slices.Sorted(maps.Keys(names)), ", ")
 		}
 	}
