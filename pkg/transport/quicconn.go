@@ -15,7 +15,7 @@ import (
 const alpnQUIC = "rollout-grpc"
 
 const (
-	quicIdle      = 2 * time.Second        // silence after which a connection is lost
+	quicIdle      = 5 * time.Second        // silence after which a connection is lost; shorter, and bad networks lose live ones
 	quicKeepAlive = 500 * time.Millisecond // between two probes of an otherwise silent client
 )
 
