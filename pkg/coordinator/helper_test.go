@@ -129,7 +129,11 @@ func (st *started) run(t testing.TB) {
 	select {
 	case <-st.Ready():
 	case <-ended:
-		t.Fatalf("the coordinator ended: %v", err)
+		select {
+		case <-st.Ready(): // it was, before it ended
+		default:
+			t.Fatalf("the coordinator ended: %v", err)
+		}
 	}
 	t.Cleanup(func() {
 		cancel()

@@ -165,7 +165,10 @@ func TestDeadPartsEndTheProcess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := prepare(t, newStore())
-				c.part = part
+				c.part = func(ctx context.Context) error {
+					<-c.Ready()
+					return part(ctx)
+				}
 				c.run(t)
 				err := c.wait()
 				if err == nil || !strings.Contains(err.Error(), "planted") {
