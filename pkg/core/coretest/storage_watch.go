@@ -180,6 +180,18 @@ func watchComplete(p *probe) {
 		}
 		return nil
 	}
+	commit := func(i, n int) error {
+		_, err := core.Update(p.ctx, p.store(), func(tx core.Txn) error {
+			if err := tx.Put(kitKey(fmt.Sprint(i), "a"), fmt.Append(nil, n)); err != nil {
+				return err
+			}
+			return tx.Put(kitKey(fmt.Sprint(i), "b"), fmt.Append(nil, n))
+		})
+		return err
+	}
+	for i := range writers { // however they run later, others come before writer 2
+		p.must(commit(i, 0), "commit")
+	}
 	p.together(writers+2, func(i int) error {
 		switch i {
 		case writers:
@@ -187,14 +199,8 @@ func watchComplete(p *probe) {
 		case writers + 1:
 			return follow(part, each, "2")
 		}
-		for n := range each {
-			_, err := core.Update(p.ctx, p.store(), func(tx core.Txn) error {
-				if err := tx.Put(kitKey(fmt.Sprint(i), "a"), fmt.Append(nil, n)); err != nil {
-					return err
-				}
-				return tx.Put(kitKey(fmt.Sprint(i), "b"), fmt.Append(nil, n))
-			})
-			if err != nil {
+		for n := 1; n < each; n++ {
+			if err := commit(i, n); err != nil {
 				return err
 			}
 		}
