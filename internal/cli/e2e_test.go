@@ -125,8 +125,10 @@ func TestACopiedDataDirectoryEndsTheOlderProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	restrict(t, s.path("copy"))
+	s.coord.await(core.TopicWorkerDeregistered, 1)
+	before := len(s.coord.topics(core.TopicWorkerState)) // a quick end need not tell of draining
 	w = s.worker("w1")
-	s.coord.await(core.TopicWorkerState, 3) // draining of the first life, ready of the second
+	s.coord.await(core.TopicWorkerState, before+1) // ready of the second life
 	twin := s.worker("copy")
 	if code := w.wait(); code != ExitFenced || !strings.Contains(w.lastLine(), "another process") {
 		t.Errorf("the older process ends with %d: %s", code, w.lastLine())
