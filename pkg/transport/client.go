@@ -162,7 +162,7 @@ func (a answers) unary(ctx context.Context, method string, req, reply any, cc *g
 // refuse returns what the caller learns of a call that failed: that the coordinator
 // which answered has been replaced, before anything that it says.
 func (a answers) refuse(md metadata.MD, err error) error {
-	if len(md.Get(epochHeader)) > 0 { // else nobody answered
+	if answered(md) {
 		if old := a.guard.observeHeader(md); old != nil {
 			return old
 		}
@@ -198,8 +198,8 @@ func (a answers) explain(err error) error {
 // answerStream checks the answers of one stream.
 type answerStream struct {
 	grpc.ClientStream
-	a    answers
-	from metadata.MD // header of the coordinator; nil before its first message; touched by the receiving goroutine only
+	a     answers
+	epoch uint64 // of the coordinator; 0 before its first message; touched by the receiving goroutine only
 }
 
 // RecvMsg refuses what a coordinator says that has been replaced, be it since the
@@ -209,19 +209,22 @@ func (s *answerStream) RecvMsg(m any) error {
 	if isEOF(err) {
 		return err
 	}
-	if s.from == nil {
+	if s.epoch == 0 {
 		md, herr := s.Header()
 		switch {
 		case err == nil && herr != nil:
 			return s.a.explain(herr)
-		case herr == nil:
-			s.from = md
+		case err != nil && (herr != nil || !answered(md)):
+			return s.a.explain(err)
+		}
+		if s.epoch, herr = epochOf(md); herr != nil {
+			return herr
 		}
 	}
-	if err != nil {
-		return s.a.refuse(s.from, err)
+	if old := s.a.guard.observe(s.epoch); old != nil || err == nil {
+		return old
 	}
-	return s.a.guard.observeHeader(s.from)
+	return s.a.explain(err)
 }
 
 // SendMsg keeps io.EOF, which means that RecvMsg has the reason.

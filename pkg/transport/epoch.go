@@ -50,23 +50,39 @@ var errReplaced = errors.New("it has been replaced")
 // be waited for.
 func IsReplaced(err error) bool { return errors.Is(err, errReplaced) }
 
-// observeHeader checks the header of an answer that succeeded.
+// observeHeader checks the header of an answer.
 func (g *EpochGuard) observeHeader(md metadata.MD) error {
+	epoch, err := epochOf(md)
+	if err != nil {
+		return err
+	}
+	return g.observe(epoch)
+}
+
+// answered reports whether a header comes from a coordinator, not from gRPC itself.
+func answered(md metadata.MD) bool { return len(md.Get(epochHeader)) > 0 }
+
+// epochOf reads the epoch in the header of an answer.
+func epochOf(md metadata.MD) (uint64, error) {
 	v := md.Get(epochHeader)
 	if len(v) != 1 {
-		return core.Errorf("", core.CodeVersionMismatch, "the answer carries no coordinator epoch: the other side is not a coordinator of this system")
+		return 0, errNoEpoch()
 	}
 	epoch, err := strconv.ParseUint(v[0], 10, 64)
 	if err != nil {
-		return core.Errorf("", core.CodeVersionMismatch, "the answer carries %q as coordinator epoch", clipText(v[0]))
+		return 0, core.Errorf("", core.CodeVersionMismatch, "the answer carries %q as coordinator epoch", clipText(v[0]))
 	}
-	return g.observe(epoch)
+	return epoch, nil
 }
 
 // observe is [EpochGuard.Observe] for an answer, which must carry an epoch.
 func (g *EpochGuard) observe(epoch uint64) error {
 	if epoch == 0 {
-		return core.Errorf("", core.CodeVersionMismatch, "the answer carries no coordinator epoch: the other side is not a coordinator of this system")
+		return errNoEpoch()
 	}
 	return g.Observe(epoch)
+}
+
+func errNoEpoch() error {
+	return core.Errorf("", core.CodeVersionMismatch, "the answer carries no coordinator epoch: the other side is not a coordinator of this system")
 }
