@@ -33,7 +33,7 @@ func (c *Coordinator) Admit(ctx context.Context, e core.Enrolment) error {
 	case len(e.PublicKey) == 0 || len(e.PublicKey) > maxPublicKey:
 		return core.Errorf(op, core.CodeInvalidArgument, "a public key of %d bytes is none", len(e.PublicKey))
 	case !e.Renewal && (e.Token.Len() == 0 || e.Token.Len() > maxToken):
-		return core.Errorf(op, core.CodeUnauthenticated, "the join token is wrong: copy join.token of the coordinator's TLS directory, or make another with `rollout token new`")
+		return core.WithOp(op, errWrongToken())
 	}
 	// The bytes are the caller's and the writer may still hold them when ctx ends.
 	e.PublicKey, e.HeldKey = bytes.Clone(e.PublicKey), bytes.Clone(e.HeldKey)
@@ -43,6 +43,10 @@ func (c *Coordinator) Admit(ctx context.Context, e core.Enrolment) error {
 		prepare = func(ctx context.Context, b *batch) error { return c.prepareEnrolment(ctx, b, e, hash[:]) }
 	}
 	return core.WithOp(op, c.writer.do(ctx, prepare, nil))
+}
+
+func errWrongToken() error {
+	return core.Errorf("", core.CodeUnauthenticated, "the join token is wrong: copy join.token of the coordinator's TLS directory, or make another with `rollout token new`")
 }
 
 func (c *Coordinator) prepareEnrolment(ctx context.Context, b *batch, e core.Enrolment, hash []byte) error {
@@ -87,7 +91,7 @@ func (c *Coordinator) checkToken(ctx context.Context, b *batch, name string, has
 		}
 	}
 	if subtle.ConstantTimeCompare(row.Hash, hash) != 1 {
-		return row, core.Errorf("", core.CodeUnauthenticated, "the join token is wrong: copy join.token of the coordinator's TLS directory, or make another with `rollout token new`")
+		return row, errWrongToken()
 	}
 	if !row.ExpiresAt.IsZero() && !c.wall().Before(row.ExpiresAt) {
 		return row, core.Errorf("", core.CodeUnauthenticated, "the join token ran out at %s (is a clock off?), make another with `rollout token new`", row.ExpiresAt.UTC().Format(time.RFC3339))
