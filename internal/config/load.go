@@ -183,7 +183,7 @@ func (l *loader) warnEnv(name string) {
 		known = append(known, strings.TrimPrefix(env, envPrefix))
 	}
 	slices.Sort(known) // the same suggestion every time
-	if near := nearest(strings.TrimPrefix(name, envPrefix), known); near != "" {
+	if near := Nearest(strings.TrimPrefix(name, envPrefix), known); near != "" {
 		msg += ", did you mean " + envPrefix + near + "?"
 	}
 	l.out.Warnings = append(l.out.Warnings, core.Violation{Key: name, Msg: msg})

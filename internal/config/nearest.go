@@ -2,13 +2,10 @@ package config
 
 import "strings"
 
-// Nearest returns the known name that a user may have meant by name, or empty when none
-// is close.
-func Nearest(name string, known []string) string { return nearest(name, known) }
-
-// nearest returns the known name closest to name, or empty when none is close. A
-// name whose last part is known counts as close whatever its table is.
-func nearest(name string, known []string) string {
+// Nearest returns the known name that a user may have meant by name, the closest one,
+// or empty when none is close. A name whose last part is known counts as close whatever
+// its table is.
+func Nearest(name string, known []string) string {
 	best, bestDistance := "", len(name)/3+2
 	for _, k := range known {
 		if d := distance(name, k); d < bestDistance {

@@ -118,7 +118,7 @@ func (w *walker) unknown(name string, line int) {
 		known = append(known, t)
 	}
 	slices.Sort(known) // the same suggestion every time
-	if near := nearest(name, known); near != "" {
+	if near := Nearest(name, known); near != "" {
 		w.fail(line, name, "is not a known key, did you mean %s?", near)
 		return
 	}
