@@ -112,7 +112,7 @@ func (h *hosts) command(host, program string, args ...string) *exec.Cmd {
 func (h *hosts) start(host, program string, args ...string) *running {
 	h.t.Helper()
 	cmd := h.command(host, program, args...)
-	r := &running{t: h.t, done: make(chan int, 1), changed: make(chan struct{})}
+	r := &running{transcript: newTranscript(h.t), done: make(chan int, 1), changed: make(chan struct{})}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		h.t.Fatal(err)

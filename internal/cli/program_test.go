@@ -53,36 +53,20 @@ const patience = 60 * time.Second
 
 // running is a program in process, and what it printed.
 type running struct {
-	t    *testing.T
+	*transcript
 	stop context.CancelFunc
 	done chan int
 
 	mu      sync.Mutex // guards the fields below
 	events  []core.Event
 	changed chan struct{}
-	log     bytes.Buffer
-}
-
-// Write takes the program's stderr.
-func (r *running) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	close(r.changed)
-	r.changed = make(chan struct{})
-	return r.log.Write(p)
-}
-
-func (r *running) stderr() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.log.String()
 }
 
 // launch runs a program until the test ends or it is told to stop.
 func launch(t *testing.T, main program, args ...string) *running {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{t: t, stop: cancel, done: make(chan int, 1), changed: make(chan struct{})}
+	r := &running{transcript: newTranscript(t), stop: cancel, done: make(chan int, 1), changed: make(chan struct{})}
 	out, in := io.Pipe()
 	go r.read(out)
 	finished := make(chan struct{})
@@ -146,25 +130,6 @@ func (r *running) awaitOf(topic, worker string, n int) core.Event {
 		case <-changed:
 		case <-deadline:
 			r.t.Fatalf("no %s came:\n%s", topic, r.stderr())
-		}
-	}
-}
-
-// awaitLog waits until stderr holds a text.
-func (r *running) awaitLog(text string) {
-	r.t.Helper()
-	deadline := time.After(patience)
-	for {
-		r.mu.Lock()
-		changed, found := r.changed, strings.Contains(r.log.String(), text)
-		r.mu.Unlock()
-		if found {
-			return
-		}
-		select {
-		case <-changed:
-		case <-deadline:
-			r.t.Fatalf("it never says %q:\n%s", text, r.stderr())
 		}
 	}
 }

@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,29 +16,10 @@ import (
 
 // manager is a service manager that starts one program and listens to it.
 type manager struct {
-	t     *testing.T
+	*transcript
 	conn  *net.UnixConn
 	cmd   *exec.Cmd
 	lines []string // heard and not yet asked for
-
-	mu      sync.Mutex // guards what follows
-	stderr  bytes.Buffer
-	changed chan struct{}
-}
-
-// Write takes the program's stderr.
-func (m *manager) Write(p []byte) (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	close(m.changed)
-	m.changed = make(chan struct{})
-	return m.stderr.Write(p)
-}
-
-func (m *manager) log() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.stderr.String()
 }
 
 // manage starts a program with a watchdog that is told every 100 ms.
@@ -59,7 +38,7 @@ func manage(t *testing.T, program string, args ...string) *manager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &manager{t: t, conn: conn, cmd: exec.Command(self, args...), changed: make(chan struct{})}
+	m := &manager{transcript: newTranscript(t), conn: conn, cmd: exec.Command(self, args...)}
 	m.cmd.Env = append(os.Environ(), childEnv+"="+program, "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=200000")
 	m.cmd.Stderr = m
 	if err := m.cmd.Start(); err != nil {
@@ -78,7 +57,7 @@ func manage(t *testing.T, program string, args ...string) *manager {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("%s said:\n%s", program, m.log())
+			t.Logf("%s said:\n%s", program, m.stderr())
 		}
 	})
 	return m
@@ -111,7 +90,7 @@ func (m *manager) line(wanted string) (line string) {
 		buf := make([]byte, 4096)
 		n, err := m.conn.Read(buf)
 		if err != nil {
-			m.t.Fatalf("no %s came: %v\n%s", wanted, err, m.log())
+			m.t.Fatalf("no %s came: %v\n%s", wanted, err, m.stderr())
 		}
 		m.lines = strings.Split(string(buf[:n]), "\n")
 	}
@@ -160,26 +139,7 @@ func (m *manager) freezes() {
 func (m *manager) ends() {
 	m.t.Helper()
 	if err := m.cmd.Wait(); err != nil {
-		m.t.Errorf("it ends with %v:\n%s", err, m.log())
-	}
-}
-
-// logs waits for a text on stderr.
-func (m *manager) logs(text string) {
-	m.t.Helper()
-	deadline := time.After(patience)
-	for {
-		m.mu.Lock()
-		changed, found := m.changed, strings.Contains(m.stderr.String(), text)
-		m.mu.Unlock()
-		if found {
-			return
-		}
-		select {
-		case <-changed:
-		case <-deadline:
-			m.t.Fatalf("it does not say %q:\n%s", text, m.log())
-		}
+		m.t.Errorf("it ends with %v:\n%s", err, m.stderr())
 	}
 }
 
@@ -210,15 +170,15 @@ func TestACoordinatorTellsItsServiceManager(t *testing.T) {
 	m.signal(syscall.SIGHUP)
 	m.hears("RELOADING=1", "STOPPING=1")
 	m.hears("READY=1", "STOPPING=1")
-	m.logs("take effect at the next start")
-	m.logs("work.max_losses")
-	m.logs("the configuration was read again") // at level info, which is new
+	m.awaitLog("take effect at the next start")
+	m.awaitLog("work.max_losses")
+	m.awaitLog("the configuration was read again") // at level info, which is new
 
 	write("[log]\nlevel = \"loud\"\n")
 	m.signal(syscall.SIGHUP)
 	m.hears("RELOADING=1", "STOPPING=1")
 	m.hears("READY=1", "STOPPING=1")
-	m.logs("the configuration stays as it was")
+	m.awaitLog("the configuration stays as it was")
 	m.hears("WATCHDOG=1", "STOPPING=1")
 
 	m.signal(syscall.SIGTERM)
