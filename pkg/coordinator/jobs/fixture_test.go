@@ -78,18 +78,7 @@ func (b *bench) close() {
 func (b *bench) restart() { b.t.Helper(); b.close(); b.open() }
 
 func (b *bench) record(ctx context.Context, writes []core.Write, events ...core.Event) error {
-	_, err := core.Update(ctx, b.store, func(tx core.Txn) error {
-		for _, w := range writes {
-			if w.Delete {
-				if err := tx.Delete(w.Key); err != nil {
-					return err
-				}
-			} else if err := tx.Put(w.Key, w.Value); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err := recordTo(b.store)(ctx, writes)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.events = append(b.events, events...)
